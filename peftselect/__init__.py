@@ -1,0 +1,99 @@
+"""Choose a parameter-efficient fine-tuning method, know whether it fits, and run it.
+
+Everything in ``__all__`` is public; each name is imported when it is first used, so that ``import peftselect`` stays
+light (no torch, no transformers, no peft).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peftselect.errors import DataError, InputError, NothingFitsError, PeftSelectError, UnsupportedError
+    from peftselect.hookspecs import hookimpl
+    from peftselect.method import (
+        ALL_ARCHITECTURES,
+        ALL_HEADS,
+        LANGUAGE_MODEL_HEADS,
+        ApplyContext,
+        Candidate,
+        Hyperparameter,
+        MemoryTraits,
+        Method,
+        Recipe,
+        Reference,
+        Structure,
+    )
+    from peftselect.problem import BaseModel, DataProfile, Hardware, Priorities, Problem
+    from peftselect.record import RunRecord, Score
+    from peftselect.shape import HeadShape, LinearModule, ModelShape
+    from peftselect.task import Column, Task, TaskContext
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "errors": ("DataError", "InputError", "NothingFitsError", "PeftSelectError", "UnsupportedError"),
+    "hookspecs": ("hookimpl",),
+    "method": (
+        "ALL_ARCHITECTURES",
+        "ALL_HEADS",
+        "LANGUAGE_MODEL_HEADS",
+        "ApplyContext",
+        "Candidate",
+        "Hyperparameter",
+        "MemoryTraits",
+        "Method",
+        "Recipe",
+        "Reference",
+        "Structure",
+    ),
+    "problem": ("BaseModel", "DataProfile", "Hardware", "Priorities", "Problem"),
+    "record": ("RunRecord", "Score"),
+    "shape": ("HeadShape", "LinearModule", "ModelShape"),
+    "task": ("Column", "Task", "TaskContext"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ALL_ARCHITECTURES",
+    "ALL_HEADS",
+    "LANGUAGE_MODEL_HEADS",
+    "ApplyContext",
+    "BaseModel",
+    "Candidate",
+    "Column",
+    "DataError",
+    "DataProfile",
+    "Hardware",
+    "HeadShape",
+    "Hyperparameter",
+    "InputError",
+    "LinearModule",
+    "MemoryTraits",
+    "Method",
+    "ModelShape",
+    "NothingFitsError",
+    "PeftSelectError",
+    "Priorities",
+    "Problem",
+    "Recipe",
+    "Reference",
+    "RunRecord",
+    "Score",
+    "Structure",
+    "Task",
+    "TaskContext",
+    "UnsupportedError",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if home := _HOME_OF.get(name):
+        return getattr(importlib.import_module(f"peftselect.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,5 @@
+"""``python -m peftselect``."""
+
+from peftselect.cli import main
+
+main()

@@ -1,0 +1,85 @@
+"""The one room that writes to the terminal with rich; commands hand it plain values."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on stdout (or stderr); 100 columns wide when the output is no terminal, so that pipes are stable."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "100"))
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
+
+
+def print_json(document: Any) -> None:
+    """Print ``document`` as indented JSON and nothing else."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def say(text: str = "", style: str = "") -> None:
+    """Print one line of plain text (markup is not interpreted)."""
+    console().print(Text(text, style=style))
+
+
+def note(text: str) -> None:
+    """Print one line to stderr: progress and asides, which must not spoil a pipe."""
+    console(stderr=True).print(Text(text, style="dim"))
+
+
+def command(text: str) -> None:
+    """Print a command to paste, unwrapped, whatever the width."""
+    sys.stdout.write(text + "\n")
+
+
+def heading(text: str) -> None:
+    """Print a heading."""
+    console().print(Text(text, style="bold"))
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = (), caption: str = ""
+) -> None:
+    """Print a table; columns named in ``right`` are aligned right."""
+    grid = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, caption=caption or None,
+                 caption_justify="left", pad_edge=False)
+    for name in columns:
+        grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*("" if cell is None else Text(str(cell)) if not isinstance(cell, Text) else cell for cell in row))
+    console().print(grid)
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Print name and value pairs in two columns."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in pairs:
+        grid.add_row(name, value if isinstance(value, Text) else Text(str(value)))
+    console().print(grid)
+
+
+def panel(text: str, title: str) -> None:
+    """Print text in a box."""
+    console().print(Panel(Text(text), title=title, title_align="left", expand=False))
+
+
+def bar(parts: Sequence[tuple[str, float, str]], total: float, width: int = 60) -> Text:
+    """A stacked bar: (label, amount, colour) parts scaled to ``total``."""
+    text = Text()
+    for _, amount, colour in parts:
+        text.append("█" * round(width * amount / total) if total else "", style=colour)
+    return text

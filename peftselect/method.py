@@ -1,0 +1,289 @@
+"""The contract of a method plugin: what it is, what it can serve, what it costs, how it is applied."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from peftselect.errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from peftselect.shape import ModelShape
+
+Family = Literal["additive", "selective", "reparameterized", "hybrid"]
+QuantizedBase = Literal["no", "possible", "required"]
+ALL_HEADS: frozenset[str] = frozenset(
+    {
+        "causal_lm",
+        "seq2seq_lm",
+        "sequence_classification",
+        "token_classification",
+        "question_answering",
+        "multiple_choice",
+    }
+)
+LANGUAGE_MODEL_HEADS: frozenset[str] = frozenset({"causal_lm", "seq2seq_lm"})
+ALL_ARCHITECTURES: frozenset[str] = frozenset({"encoder", "decoder", "encoder-decoder"})
+#: bytes of a safetensors header and its per-tensor entry, enough for an estimate of an adapter's file
+ADAPTER_HEADER_BYTES = 8
+#: peft's task types by head; multiple choice has none (peft then leaves the head to ``modules_to_save``)
+PEFT_TASK_TYPES: dict[str, str] = {
+    "causal_lm": "CAUSAL_LM",
+    "seq2seq_lm": "SEQ_2_SEQ_LM",
+    "sequence_classification": "SEQ_CLS",
+    "token_classification": "TOKEN_CLS",
+    "question_answering": "QUESTION_ANS",
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where a method comes from."""
+
+    title: str
+    url: str
+    year: int
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The method in the words of the PEFT-Ref typology (Sabry and Belz 2023; thesis table 2.3).
+
+    ``derived`` is False for the rows that the table prints, True where we filled the columns from the paper.
+    """
+
+    intra_connectivity: str
+    inter_connectivity: str
+    parameters_adapted: str
+    parameter_sharing: str
+    input_type: str
+    insertion_form: str
+    insertions: str
+    integration_form: str
+    workspace: str
+    derived: bool = True
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One setting of a method: its default and the range worth searching.
+
+    ``kind`` is one of "int", "float", "bool", "str", "list" (of str). Values outside ``low``..``high`` or ``choices``
+    are refused, so the range must cover everything that works, not only what is usual.
+    """
+
+    name: str
+    default: Any
+    kind: Literal["int", "float", "bool", "str", "list"]
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[Any, ...] = ()
+    search: tuple[Any, ...] = ()
+    log: bool = False
+
+    def parse(self, raw: Any) -> Any:
+        """Turn a command-line string (or a JSON value) into this hyperparameter's value, or raise InputError."""
+        try:
+            value = self._convert(raw)
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            raise InputError(f"{self.name}={raw!r} is not {_ARTICLES[self.kind]}", f"{self.name}: {self.help}") from error
+        if self.choices and value not in self.choices:
+            raise InputError(f"{self.name}={raw!r} is not a choice", f"choose from {', '.join(map(str, self.choices))}")
+        if self.low is not None and self.high is not None and value is not None and not self.low <= value <= self.high:
+            raise InputError(f"{self.name}={raw!r} is out of range", f"{self.name} lies in {self.low:g}..{self.high:g}")
+        return value
+
+    def _convert(self, raw: Any) -> Any:
+        if raw is None:
+            return None
+        if self.kind == "bool":
+            return _BOOLEANS[str(raw).lower()]
+        if self.kind == "list":
+            return tuple(raw.split(",")) if isinstance(raw, str) else tuple(raw)
+        if self.kind == "int" and float(raw) != int(float(raw)):
+            raise ValueError(raw)
+        return {"int": lambda text: int(float(text)), "float": float, "str": str}[self.kind](raw)
+
+
+_ARTICLES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+@dataclass(frozen=True)
+class MemoryTraits:
+    """What a method does to the memory of a training step, for the closed form.
+
+    ``kept_bytes_per_token``: bytes that its own modules make autograd keep, summed over the model, per token of the
+    stack they sit in, as (encoder, decoder). ``virtual_tokens``: positions put before every input sequence (of the
+    encoder in an encoder-decoder). ``prefix_positions``: key/value positions put before every attention.
+    ``backward_reaches``: how far the backward pass goes into the frozen base: "input" (the default), "top" (only the
+    head: no activation of the body is kept). ``trains_base_weights``: whether linear inputs of the base are kept
+    because its own weights get gradients (full fine-tuning).
+    """
+
+    kept_bytes_per_token: tuple[float, float] = (0.0, 0.0)
+    virtual_tokens: int = 0
+    prefix_positions: int = 0
+    backward_reaches: Literal["input", "top"] = "input"
+    trains_base_weights: bool = False
+
+
+@dataclass(frozen=True)
+class ApplyContext:
+    """What a method may need to know when it is applied to a loaded model."""
+
+    shape: ModelShape
+    task: str
+    total_steps: int
+    seed: int = 0
+    quantized: bool = False
+
+    @property
+    def head(self) -> str:
+        """Kind of the task head."""
+        return self.shape.head.kind
+
+    @property
+    def task_type(self) -> str | None:
+        """peft's ``task_type`` for this head, or None where peft has none."""
+        return PEFT_TASK_TYPES.get(self.head)
+
+    @property
+    def modules_to_save(self) -> list[str] | None:
+        """Head modules that must be trained and saved beside the adapter."""
+        return list(self.shape.head.modules) or None
+
+
+class Method(ABC):
+    """A fine-tuning method. Subclasses are stateless: everything they need comes in as arguments.
+
+    Values are the resolved hyperparameters (see :func:`resolve_values`), ``learning_rate`` among them.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    summary: ClassVar[str]
+    family: ClassVar[Family]
+    structure: ClassVar[Structure]
+    references: ClassVar[tuple[Reference, ...]]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    heads: ClassVar[frozenset[str]] = ALL_HEADS
+    architectures: ClassVar[frozenset[str]] = ALL_ARCHITECTURES
+    #: parts of the network it changes: "embedding", "attention", "ffn", "norm", "bias", "head", "all"
+    acts_on: ClassVar[frozenset[str]] = frozenset()
+    mergeable: ClassVar[bool] = False
+    multi_adapter: ClassVar[bool] = True
+    quantized_base: ClassVar[QuantizedBase] = "no"
+    gradient_checkpointing: ClassVar[bool] = True
+    adds_inference_cost: ClassVar[bool] = True
+    #: False for methods whose result is a whole model, not an adapter beside it
+    saves_adapter: ClassVar[bool] = True
+    #: method under whose records this one is looked up when it has none of its own (qlora -> lora)
+    records_like: ClassVar[str | None] = None
+
+    @abstractmethod
+    def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
+        """Settings with defaults and ranges for this model; ``learning_rate`` must be one of them."""
+
+    @abstractmethod
+    def trainable_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
+        """Exact number of parameters that get gradients, the task head included."""
+
+    def learning_rate(self, values: Mapping[str, Any]) -> float:
+        """Learning rate for these values when the user sets none: tied to the method and, where it has one, its rank."""
+        return float(values["learning_rate"])
+
+    def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:
+        """One sentence why this method cannot serve this model, beyond head and architecture; None if it can."""
+        return None
+
+    def changed_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
+        """Parameters of the deployed model that differ from the base or are added to it (thesis 3.7)."""
+        return self.saved_parameters(shape, values)
+
+    def saved_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
+        """Parameters in the exported adapter (head included); fewer than trained where a network is folded in."""
+        return self.trainable_parameters(shape, values)
+
+    def rank(self, values: Mapping[str, Any]) -> int | None:
+        """Rank of the update, where the method has one."""
+        return values.get("r")
+
+    def memory(self, shape: ModelShape, values: Mapping[str, Any], compute_bytes: int) -> MemoryTraits:
+        """Memory hook; ``compute_bytes`` is the width of the activations (2 for bf16, 4 for fp32)."""
+        return MemoryTraits()
+
+    def prepended_positions(self, values: Mapping[str, Any]) -> int:
+        """Positions that the method puts before the input, so that logits are that much longer than the labels."""
+        return 0
+
+    def peft_config(self, shape: ModelShape, values: Mapping[str, Any], context: ApplyContext) -> Any:
+        """The peft configuration. Only methods that override :meth:`apply` may leave it out."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither peft_config nor apply")
+
+    def apply(self, model: Any, values: Mapping[str, Any], context: ApplyContext) -> Any:
+        """Make ``model`` (a transformers model) trainable by this method and return it."""
+        from peft import get_peft_model
+
+        return get_peft_model(model, self.peft_config(context.shape, values, context))
+
+    def optimizer(self, model: Any, values: Mapping[str, Any]) -> Any | None:
+        """An optimizer of its own, or None for the Trainer's."""
+        return None
+
+    def callbacks(self, values: Mapping[str, Any], context: ApplyContext) -> list[Any]:
+        """transformers ``TrainerCallback`` objects which the method needs while training."""
+        return []
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a run that is not the method itself.
+
+    ``precision`` is the compute and weight type ("bf16", "fp16", "fp32"); ``quantization`` the storage of the frozen
+    base (None, "int8", "nf4"); lengths are tokens (``max_target_length`` 0 where nothing is generated).
+    """
+
+    precision: Literal["bf16", "fp16", "fp32"]
+    quantization: Literal["int8", "nf4"] | None
+    micro_batch_size: int
+    gradient_accumulation_steps: int
+    gradient_checkpointing: bool
+    learning_rate: float
+    num_train_epochs: float
+    max_length: int
+    max_target_length: int = 0
+    optimizer: str = "adamw"
+    warmup_ratio: float = 0.06
+    weight_decay: float = 0.0
+    lr_scheduler: str = "linear"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method with its values and a whole recipe: what can be run."""
+
+    method: Method
+    values: Mapping[str, Any]
+    recipe: Recipe
+    set_by: Mapping[str, str] = field(default_factory=dict)
+
+
+def resolve_values(method: Method, shape: ModelShape, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Defaults of ``method`` for ``shape`` with ``overrides`` parsed into them.
+
+    Raises UnknownNameError for a setting the method does not have, InputError for a value out of range.
+    """
+    settings = {setting.name: setting for setting in method.hyperparameters(shape)}
+    values = {name: setting.default for name, setting in settings.items()}
+    for name, raw in (overrides or {}).items():
+        if name not in settings:
+            raise UnknownNameError(f"setting of {method.name}", name, sorted(settings))
+        values[name] = settings[name].parse(raw)
+    if "learning_rate" not in (overrides or {}):
+        values["learning_rate"] = method.learning_rate(values)
+    return values

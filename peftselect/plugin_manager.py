@@ -1,0 +1,164 @@
+"""The plugin host: built-in methods and tasks, third parties' entry points, broken plugins kept apart."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from peftselect import hookspecs
+from peftselect.errors import PluginError, UnknownNameError
+from peftselect.method import Method
+from peftselect.task import Task
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+GROUP = "peftselect"
+DISABLE_VARIABLE = "PEFTSELECT_DISABLE_PLUGINS"
+#: packages each of whose modules is a plugin, found by name
+MODULE_PACKAGES = ("peftselect.plugins", "peftselect.tasks")
+#: packages that are one plugin themselves (data folders: rules, records)
+DATA_PACKAGES = ("peftselect.rules", "peftselect.benchmarks")
+_REQUIRED_METHOD_ATTRIBUTES = ("name", "title", "summary", "family", "structure", "references")
+_REQUIRED_TASK_ATTRIBUTES = ("name", "title", "family", "heads", "columns", "metrics", "default_models")
+
+
+@dataclass
+class PluginHost:
+    """The registered plugins, and those which could not be loaded.
+
+    ``broken`` maps the name of a plugin to one line that says why it was left out; ``origins`` maps the name of each
+    loaded plugin to where it comes from ("built in", or the distribution).
+    """
+
+    manager: pluggy.PluginManager
+    broken: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    _methods: dict[str, Method] | None = None
+    _tasks: dict[str, Task] | None = None
+
+    @classmethod
+    def load(cls, *, external: bool = True) -> PluginHost:
+        """Load the built-ins and, unless told otherwise, every installed distribution with our entry-point group."""
+        host = cls(pluggy.PluginManager(GROUP))
+        host.manager.add_hookspecs(hookspecs)
+        for name in filter(None, os.environ.get(DISABLE_VARIABLE, "").split(",")):
+            host.manager.set_blocked(name.strip())
+        for package in MODULE_PACKAGES:
+            found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+            for name in sorted(item.name for item in found if not item.name.startswith("_")):
+                host._register_built_in(name, f"{package}.{name}")
+        for package in DATA_PACKAGES:
+            host._register_built_in(package.rpartition(".")[2], package)
+        for point in sorted(entry_points(group=GROUP), key=lambda point: point.name) if external else ():
+            host._register_external(point)
+        return host
+
+    def _register_built_in(self, name: str, module: str) -> None:
+        if self.manager.register(importlib.import_module(module), name=name) is not None:
+            self.origins[name] = "built in"
+
+    def _register_external(self, point: EntryPoint) -> None:
+        distribution = point.dist.name if point.dist else "unknown distribution"
+        if self.manager.is_blocked(point.name):
+            return
+        if self.manager.has_plugin(point.name):
+            self.broken[f"{point.name} ({distribution})"] = "a plugin of this name is already loaded"
+            return
+        try:
+            plugin = point.load()
+            self._try_out(plugin)
+            self.manager.register(plugin, name=point.name)
+            self.origins[point.name] = distribution
+        except BaseException as error:  # a third party's code may fail in any way, and must never take the host down
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self.broken[point.name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+    def _try_out(self, plugin: Any) -> None:
+        """Call an external plugin's hooks once on their own, so that what breaks is laid at its door."""
+        probe = pluggy.PluginManager(GROUP)
+        probe.add_hookspecs(hookspecs)
+        probe.register(plugin)
+        probe.check_pending()
+        methods, tasks = _collect(probe, "register_methods"), _collect(probe, "register_tasks")
+        for name in _instantiate(methods, Method, _REQUIRED_METHOD_ATTRIBUTES):
+            if name in self.methods():
+                raise PluginError(f"method {name!r} is already registered", "rename it or disable the other plugin")
+        for name in _instantiate(tasks, Task, _REQUIRED_TASK_ATTRIBUTES):
+            if name in self.tasks():
+                raise PluginError(f"task {name!r} is already registered", "rename it or disable the other plugin")
+        self._methods = self._tasks = None
+
+    def methods(self) -> dict[str, Method]:
+        """Every method by name, sorted."""
+        if self._methods is None:
+            classes = _collect(self.manager, "register_methods")
+            self._methods = _instantiate(classes, Method, _REQUIRED_METHOD_ATTRIBUTES)
+        return self._methods
+
+    def tasks(self) -> dict[str, Task]:
+        """Every task by name, sorted."""
+        if self._tasks is None:
+            classes = _collect(self.manager, "register_tasks")
+            self._tasks = _instantiate(classes, Task, _REQUIRED_TASK_ATTRIBUTES)
+        return self._tasks
+
+    def method(self, name: str) -> Method:
+        """A method by name or alias; UnknownNameError otherwise."""
+        return _lookup("method", name, self.methods())
+
+    def task(self, name: str) -> Task:
+        """A task by name or alias; UnknownNameError otherwise."""
+        return _lookup("task", name, self.tasks())
+
+    def rule_files(self) -> list[Traversable]:
+        """TOML files with rules, the built-in ones first."""
+        return _collect(self.manager, "register_rules")
+
+    def record_files(self) -> list[Traversable]:
+        """JSON-lines files with run records, the built-in ones first."""
+        return _collect(self.manager, "register_records")
+
+
+def _collect(manager: pluggy.PluginManager, hook: str) -> list[Any]:
+    """Flatten a hook's answers in order of registration (pluggy calls the last registered first)."""
+    return [item for batch in reversed(getattr(manager.hook, hook)()) for item in batch]
+
+
+def _instantiate(classes: list[Any], kind: type, required: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, kind)):
+            raise PluginError(f"{cls!r} is not a {kind.__name__} class", f"subclass peftselect.{kind.__name__}")
+        if missing := [name for name in required if not hasattr(cls, name)]:
+            raise PluginError(f"{cls.__name__} lacks {', '.join(missing)}", "see plugins/README.md")
+        instance = cls()
+        if instance.name in found:
+            other = type(found[instance.name]).__module__
+            raise PluginError(f"{kind.__name__.lower()} {instance.name!r} is in {other} and {cls.__module__}")
+        found[instance.name] = instance
+    return dict(sorted(found.items()))
+
+
+def _lookup(kind: str, name: str, registry: dict[str, Any]) -> Any:
+    wanted = name.strip().lower().replace("-", "_")
+    if wanted in registry:
+        return registry[wanted]
+    for item in registry.values():
+        if wanted in item.aliases:
+            return item
+    raise UnknownNameError(kind, name, sorted(registry))
+
+
+@cache
+def host() -> PluginHost:
+    """The process's plugin host."""
+    return PluginHost.load()

@@ -1,0 +1,85 @@
+"""One run, measured: the performance data that the selector learns from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from peftselect.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA = 1
+Status = Literal["ok", "oom", "diverged", "failed"]
+STATUSES: tuple[str, ...] = ("ok", "oom", "diverged", "failed")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value on its own scale, with the deviation over seeds or splits where it is known."""
+
+    value: float
+    std: float | None = None
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as an immutable document. What is not known is absent (None or empty), never a magic number.
+
+    Keys of the mappings (all optional):
+    ``problem``: task, family, modality, dataset, regime ("low" | "medium" | "high"), num_train_examples, model,
+    model_type, architecture, total_parameters, max_length.
+    ``candidate``: method, hyperparameters, recipe, trainable_parameters, trainable_percent.
+    ``measured``: peak_memory_bytes, train_seconds, steps, adapter_bytes, trainable_parameters, tokens_per_second.
+    ``predicted``: peak_memory_bytes, error_band_percent, trainable_parameters, train_seconds.
+    ``environment``: python, torch, transformers, peft, peftselect, device, git.
+    """
+
+    source: str
+    status: Status
+    problem: Mapping[str, Any]
+    candidate: Mapping[str, Any]
+    metric: str | None = None
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    baseline: Mapping[str, Score] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    predicted: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    created_at: str | None = None
+    note: str = ""
+    schema: int = SCHEMA
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits of the content's hash: the same run has the same name everywhere."""
+        text = json.dumps(self.to_json(with_id=False), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_json(self, *, with_id: bool = True) -> dict[str, Any]:
+        """The record as plain JSON values; absent fields are left out."""
+        document = {name: value for name, value in asdict(self).items() if value not in (None, {}, "")}
+        return {"id": self.id, **document} if with_id else document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], where: str = "record") -> RunRecord:
+        """Read a record; DataError names ``where`` and the field that is missing or wrong."""
+        known = {item.name for item in fields(cls)}
+        values = {key: value for key, value in document.items() if key in known}
+        if document.get("schema", SCHEMA) != SCHEMA:
+            raise DataError(f"{where}: schema {document['schema']!r} is not known", f"this version reads schema {SCHEMA}")
+        for name in ("source", "status", "problem", "candidate"):
+            if name not in values:
+                raise DataError(f"{where}: field {name!r} is missing", "a record needs source, status, problem, candidate")
+        if values["status"] not in STATUSES:
+            raise DataError(f"{where}: status {values['status']!r} is not known", f"one of {', '.join(STATUSES)}")
+        for name in ("scores", "baseline"):
+            try:
+                values[name] = {metric: Score(**score) for metric, score in values.get(name, {}).items()}
+            except TypeError as error:
+                raise DataError(f"{where}: {name} is malformed ({error})", "each score is {value, std}") from error
+        return cls(**values)

@@ -1,0 +1,146 @@
+"""The shape of a base model: what arithmetic can know of it without loading a weight.
+
+A shape is read from a ``config.json`` by :mod:`peftselect.shapes`. Methods count their trainable parameters from it,
+:mod:`peftselect.memory.closed_form` prices activations with it; both must equal what the real model has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Architecture = Literal["encoder", "decoder", "encoder-decoder"]
+HeadKind = Literal[
+    "causal_lm",
+    "seq2seq_lm",
+    "sequence_classification",
+    "token_classification",
+    "question_answering",
+    "multiple_choice",
+]
+Stack = Literal["encoder", "decoder"]
+Role = Literal[
+    "query", "key", "value", "query_key_value", "attention_output", "ffn_gate", "ffn_in", "ffn_gate_in", "ffn_out"
+]
+ATTENTION_ROLES: frozenset[str] = frozenset({"query", "key", "value", "query_key_value", "attention_output"})
+
+
+@dataclass(frozen=True)
+class LinearModule:
+    """A group of equal linear layers inside the blocks: what ``target_modules`` can match.
+
+    ``path`` is the dotted name inside one block, as it ends in the model's module names (``"SelfAttention.q"``,
+    ``"attention.output.dense"``, ``"mlp.down_proj"``), so that :meth:`matches` follows peft's rule: a target matches a
+    module whose name equals it or ends in ``"." + target``. ``count`` is the number of distinct copies that hold
+    parameters (ALBERT shares one among all layers); ``applications`` how often they are run in one forward pass.
+    """
+
+    path: str
+    role: Role
+    in_features: int
+    out_features: int
+    count: int
+    bias: bool
+    stack: Stack
+    cross_attention: bool = False
+    conv1d: bool = False
+    applications: int = 0
+
+    @property
+    def name(self) -> str:
+        """Last part of the path, which is how people name a target (``q``, ``query``, ``c_attn``)."""
+        return self.path.rsplit(".", 1)[-1]
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of all copies, biases included."""
+        return self.count * (self.in_features * self.out_features + (self.out_features if self.bias else 0))
+
+    @property
+    def runs(self) -> int:
+        """How often a layer of this group is applied in one forward pass."""
+        return self.applications or self.count
+
+    def matches(self, target: str) -> bool:
+        """Whether peft's ``target_modules`` entry ``target`` selects these layers."""
+        return self.path == target or self.path.endswith("." + target)
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """The task head on the base model.
+
+    ``parameters`` counts what training the head trains; ``modules`` are the attribute names to hand to peft's
+    ``modules_to_save`` (also where peft would add them by itself). A language-model head that is part of the base
+    (tied or not) has no parameters of its own here: 0 and ``()``.
+    """
+
+    kind: HeadKind
+    parameters: int = 0
+    modules: tuple[str, ...] = ()
+    num_labels: int = 0
+    #: bytes of logits hang on it: the width of the output (vocabulary, labels, 2 for spans, 1 for a choice)
+    width: int = 0
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes and modules of a base model with its task head.
+
+    ``total_parameters`` counts every parameter of the model class that ``run`` would load, head included, each tied
+    tensor once. ``bias_parameters`` counts those whose name ends in ``bias`` outside the head.
+    """
+
+    model_type: str
+    architecture: Architecture
+    hidden_size: int
+    embedding_size: int
+    encoder_layers: int
+    decoder_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    max_positions: int | None
+    gated_ffn: bool
+    tied_embeddings: bool
+    total_parameters: int
+    bias_parameters: int
+    linears: tuple[LinearModule, ...]
+    head: HeadShape
+    #: extra facts a family needs (position embedding rows, whether norms are RMS, word_embed_proj_dim, ...)
+    relative_attention: bool = False
+    rms_norm: bool = False
+    config: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def num_layers(self) -> int:
+        """Blocks of the whole model (both stacks)."""
+        return self.encoder_layers + self.decoder_layers
+
+    @property
+    def kv_size(self) -> int:
+        """Width of the keys (and of the values) of one attention: ``num_kv_heads * head_dim``."""
+        return self.num_kv_heads * self.head_dim
+
+    @property
+    def attention_count(self) -> int:
+        """Attention sub-layers: one a block, and a second (cross) one in each decoder block of an encoder-decoder."""
+        cross = self.decoder_layers if self.architecture == "encoder-decoder" else 0
+        return self.num_layers + cross
+
+    def select(self, targets: tuple[str, ...] | list[str] | str) -> tuple[LinearModule, ...]:
+        """Linear groups that peft's ``target_modules`` selects; ``"all-linear"`` selects every one in the blocks."""
+        if targets == "all-linear":
+            return self.linears
+        wanted = (targets,) if isinstance(targets, str) else tuple(targets)
+        return tuple(linear for linear in self.linears if any(linear.matches(target) for target in wanted))
+
+    def by_role(self, *roles: str) -> tuple[LinearModule, ...]:
+        """Linear groups which play one of these roles."""
+        return tuple(linear for linear in self.linears if linear.role in roles)
+
+    def with_head(self, head: HeadShape, total_parameters: int) -> ModelShape:
+        """The same body under another head."""
+        return replace(self, head=head, total_parameters=total_parameters)

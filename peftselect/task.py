@@ -1,0 +1,108 @@
+"""The contract of a task: its words, head, columns, preprocessing and metrics, declared in one place."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Row = dict[str, Any]
+ColumnKind = Literal["text", "label", "number", "tokens", "tags", "answers", "choices", "index", "references"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that a task reads: our name for it, the names it goes by in the wild, and what it holds."""
+
+    name: str
+    kind: ColumnKind
+    aliases: tuple[str, ...] = ()
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What encoding and decoding need to know of the run.
+
+    ``prepended_positions`` is how many positions the method puts before the input (see
+    :meth:`peftselect.method.Method.prepended_positions`): logits of token and span heads are that much longer.
+    ``labels`` are the label names in the order of their ids.
+    """
+
+    tokenizer: Any
+    architecture: str
+    head: str
+    max_length: int
+    max_target_length: int = 0
+    labels: tuple[str, ...] = ()
+    prepended_positions: int = 0
+    model_config: Any = None
+
+
+class Task(ABC):
+    """A task type. Subclasses are stateless; heavy libraries are imported inside their functions.
+
+    Rows reach a task canonical: :mod:`peftselect.data` has renamed the columns and checked the kinds.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    #: family under which records and rules pool tasks: "classification", "generation", "tagging", "qa", "similarity",
+    #: "multiple_choice"
+    family: ClassVar[str]
+    modality: ClassVar[str] = "text"
+    #: kind of task head by architecture of the base model; an architecture that is missing cannot serve the task
+    heads: ClassVar[Mapping[str, str]]
+    columns: ClassVar[tuple[Column, ...]]
+    #: names of the metrics reported, the first being the one that early stopping and the records use
+    metrics: ClassVar[tuple[str, ...]]
+    higher_is_better: ClassVar[bool] = True
+    #: catalogue names proposed when the user names no base model, largest first
+    default_models: ClassVar[tuple[str, ...]]
+    default_max_length: ClassVar[int] = 512
+    default_max_target_length: ClassVar[int] = 0
+
+    @property
+    def metric(self) -> str:
+        """The primary metric."""
+        return self.metrics[0]
+
+    def generates(self, head: str) -> bool:
+        """Whether evaluation under this head generates text."""
+        return head in ("seq2seq_lm", "causal_lm")
+
+    @abstractmethod
+    def input_texts(self, row: Row) -> tuple[str, ...]:
+        """The texts of a row's input in the order they are encoded (light: for lengths, duplicates and overlap)."""
+
+    @abstractmethod
+    def target_text(self, row: Row) -> str:
+        """The answer as text (a label, a summary, tags joined by spaces); empty if the row has none."""
+
+    def label_names(self, rows: Sequence[Row]) -> tuple[str, ...]:
+        """Sorted label names of the training rows; empty for tasks without a closed label set."""
+        return ()
+
+    @abstractmethod
+    def encode_train(self, rows: Sequence[Row], context: TaskContext) -> Any:
+        """A ``datasets.Dataset`` of model inputs with labels, for training and for a loss on the evaluation set."""
+
+    def encode_eval(self, rows: Sequence[Row], context: TaskContext) -> Any:
+        """A ``datasets.Dataset`` for prediction; generation tasks on causal models give prompts alone, padded left."""
+        return self.encode_train(rows, context)
+
+    @abstractmethod
+    def collator(self, context: TaskContext, model: Any = None) -> Callable[[list[Row]], dict[str, Any]]:
+        """The data collator for the encoded rows."""
+
+    @abstractmethod
+    def decode(self, predictions: Any, rows: Sequence[Row], encoded: Any, context: TaskContext) -> list[Any]:
+        """Turn ``Trainer.predict`` output (logits, or generated token ids) into one prediction a row."""
+
+    @abstractmethod
+    def score(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
+        """Every metric of :attr:`metrics` (fractions, 0..1) of decoded predictions against the rows."""
