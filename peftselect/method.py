@@ -90,7 +90,9 @@ class Hyperparameter:
         try:
             value = self._convert(raw)
         except (TypeError, ValueError, KeyError, OverflowError) as error:
-            raise InputError(f"{self.name}={raw!r} is not {_ARTICLES[self.kind]}", f"{self.name}: {self.help}") from error
+            raise InputError(
+                f"{self.name}={raw!r} is not {_ARTICLES[self.kind]}", f"{self.name}: {self.help}"
+            ) from error
         if self.choices and value not in self.choices:
             raise InputError(f"{self.name}={raw!r} is not a choice", f"choose from {', '.join(map(str, self.choices))}")
         if self.low is not None and self.high is not None and value is not None and not self.low <= value <= self.high:

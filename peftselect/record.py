@@ -71,10 +71,14 @@ class RunRecord:
         known = {item.name for item in fields(cls)}
         values = {key: value for key, value in document.items() if key in known}
         if document.get("schema", SCHEMA) != SCHEMA:
-            raise DataError(f"{where}: schema {document['schema']!r} is not known", f"this version reads schema {SCHEMA}")
+            raise DataError(
+                f"{where}: schema {document['schema']!r} is not known", f"this version reads schema {SCHEMA}"
+            )
         for name in ("source", "status", "problem", "candidate"):
             if name not in values:
-                raise DataError(f"{where}: field {name!r} is missing", "a record needs source, status, problem, candidate")
+                raise DataError(
+                    f"{where}: field {name!r} is missing", "a record needs source, status, problem, candidate"
+                )
         if values["status"] not in STATUSES:
             raise DataError(f"{where}: status {values['status']!r} is not known", f"one of {', '.join(STATUSES)}")
         for name in ("scores", "baseline"):

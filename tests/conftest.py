@@ -32,7 +32,11 @@ def peftselect(tmp_path: Path):
     def run(*arguments: str, cwd: Path | None = None, timeout: float = 600, **environment: str):
         return subprocess.run(
             [sys.executable, "-m", "peftselect", *map(str, arguments)],
-            cwd=cwd or tmp_path, env={**os.environ, **environment}, capture_output=True, text=True, timeout=timeout,
+            cwd=cwd or tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
             check=False,
         )
 
