@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from peftselect.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from peftselect.shape import ModelShape
 
@@ -108,7 +108,8 @@ class Hyperparameter:
             return tuple(raw.split(",")) if isinstance(raw, str) else tuple(raw)
         if self.kind == "int" and float(raw) != int(float(raw)):
             raise ValueError(raw)
-        return {"int": lambda text: int(float(text)), "float": float, "str": str}[self.kind](raw)
+        converters: dict[str, Callable[[Any], Any]] = {"int": lambda text: int(float(text)), "float": float, "str": str}
+        return converters[self.kind](raw)
 
 
 _ARTICLES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
@@ -196,7 +197,7 @@ class Method(ABC):
         """Exact number of parameters that get gradients, the task head included."""
 
     def learning_rate(self, values: Mapping[str, Any]) -> float:
-        """Learning rate for these values when the user sets none: tied to the method and, where it has one, its rank."""
+        """Learning rate when the user sets none: tied to the method and, where it has one, its rank."""
         return float(values["learning_rate"])
 
     def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:

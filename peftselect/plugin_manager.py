@@ -8,7 +8,7 @@ import pkgutil
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
@@ -19,6 +19,8 @@ from peftselect.task import Task
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
+
+Registered = TypeVar("Registered", Method, Task)
 
 GROUP = "peftselect"
 DISABLE_VARIABLE = "PEFTSELECT_DISABLE_PLUGINS"
@@ -133,8 +135,8 @@ def _collect(manager: pluggy.PluginManager, hook: str) -> list[Any]:
     return [item for batch in reversed(getattr(manager.hook, hook)()) for item in batch]
 
 
-def _instantiate(classes: list[Any], kind: type, required: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _instantiate(classes: list[Any], kind: type[Registered], required: tuple[str, ...]) -> dict[str, Registered]:
+    found: dict[str, Registered] = {}
     for cls in classes:
         if not (isinstance(cls, type) and issubclass(cls, kind)):
             raise PluginError(f"{cls!r} is not a {kind.__name__} class", f"subclass peftselect.{kind.__name__}")
@@ -148,7 +150,7 @@ def _instantiate(classes: list[Any], kind: type, required: tuple[str, ...]) -> d
     return dict(sorted(found.items()))
 
 
-def _lookup(kind: str, name: str, registry: dict[str, Any]) -> Any:
+def _lookup(kind: str, name: str, registry: dict[str, Registered]) -> Registered:
     wanted = name.strip().lower().replace("-", "_")
     if wanted in registry:
         return registry[wanted]

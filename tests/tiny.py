@@ -4,109 +4,121 @@ from __future__ import annotations
 
 from pathlib import Path
 
-WORDS = (
-    ["<pad>", "</s>", "<unk>", "<s>", "[MASK]"]
-    + [f"w{i}" for i in range(60)]
-    + (
-        "a the film is was good bad great awful dog cat runs sleeps summarize : . , ? who what where yes no "
-        "person hello bye question answer positive negative red blue one two three paris london".split()
-    )
-)
+SPECIAL = ["<pad>", "</s>", "<unk>", "<s>", "[MASK]"]
+PLAIN = """a the film is was good bad great awful dog cat runs sleeps summarize : . , ? who what where yes no person
+hello bye question answer positive negative red blue one two three paris london"""
+WORDS = [*SPECIAL, *(f"w{i}" for i in range(60)), *PLAIN.split()]
 VOCABULARY = 128
 #: name -> (config class, its arguments, model class)
 CONFIGS: dict[str, tuple[str, dict[str, object], str]] = {
     "t5": (
         "T5Config",
-        dict(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0, dropout_rate=0.0),
+        {
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 64,
+            "num_layers": 2,
+            "num_heads": 4,
+            "decoder_start_token_id": 0,
+            "dropout_rate": 0.0,
+        },
         "T5ForConditionalGeneration",
     ),
     "flan": (
         "T5Config",
-        dict(
-            d_model=32,
-            d_kv=8,
-            d_ff=64,
-            num_layers=2,
-            num_decoder_layers=3,
-            num_heads=4,
-            feed_forward_proj="gated-gelu",
-            decoder_start_token_id=0,
-            dropout_rate=0.0,
-        ),
+        {
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 64,
+            "num_layers": 2,
+            "num_decoder_layers": 3,
+            "num_heads": 4,
+            "feed_forward_proj": "gated-gelu",
+            "decoder_start_token_id": 0,
+            "dropout_rate": 0.0,
+        },
         "T5ForConditionalGeneration",
     ),
     "bart": (
         "BartConfig",
-        dict(
-            d_model=32,
-            encoder_layers=2,
-            decoder_layers=2,
-            encoder_attention_heads=4,
-            decoder_attention_heads=4,
-            encoder_ffn_dim=64,
-            decoder_ffn_dim=64,
-            max_position_embeddings=256,
-            dropout=0.0,
-            decoder_start_token_id=1,
-            forced_eos_token_id=1,
-            bos_token_id=3,
-        ),
+        {
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "max_position_embeddings": 256,
+            "dropout": 0.0,
+            "decoder_start_token_id": 1,
+            "forced_eos_token_id": 1,
+            "bos_token_id": 3,
+        },
         "BartForConditionalGeneration",
     ),
     "bert": (
         "BertConfig",
-        dict(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=64,
-            max_position_embeddings=256,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        ),
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            "max_position_embeddings": 256,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
         "BertForMaskedLM",
     ),
     "roberta": (
         "RobertaConfig",
-        dict(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=64,
-            max_position_embeddings=258,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        ),
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            "max_position_embeddings": 258,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
         "RobertaForMaskedLM",
     ),
     "distilbert": (
         "DistilBertConfig",
-        dict(
-            dim=32,
-            n_layers=2,
-            n_heads=4,
-            hidden_dim=64,
-            max_position_embeddings=256,
-            dropout=0.0,
-            attention_dropout=0.0,
-        ),
+        {
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 4,
+            "hidden_dim": 64,
+            "max_position_embeddings": 256,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+        },
         "DistilBertForMaskedLM",
     ),
     "gpt2": (
         "GPT2Config",
-        dict(n_embd=32, n_layer=2, n_head=4, n_positions=256, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+        {
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 256,
+            "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+        },
         "GPT2LMHeadModel",
     ),
     "llama": (
         "LlamaConfig",
-        dict(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=256,
-        ),
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 256,
+        },
         "LlamaForCausalLM",
     ),
 }
