@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"hookspecs"},
     {"plugin_manager"},
     {"shapes", "vocabulary"},
-    {"base_models"},
+    {"base_models", "hardware"},
     {"data", "example"},
     {"data_checks", "facts", "metrics"},
     {"tasks", "memory", "duration", "knowledge", "features", "results"},
