@@ -1,0 +1,62 @@
+"""What fake tensors cannot know: operations whose result depends on values, answered as an ordinary run would.
+
+A fake tensor has no values, so ``nonzero``, ``item`` or indexing by a mask have no known answer. The policy is the size
+that an ordinary training step most likely sees, which for memory is what counts: every element selected, a checked
+condition true, a scalar in the middle of its range.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from peftselect.memory.tracing.log import StorageTracker
+
+_ATEN = torch.ops.aten
+_INDEXING = (_ATEN.index.Tensor, _ATEN.index_put_.default, _ATEN.index_put.default)
+
+
+class PolicyTracker(StorageTracker):
+    """A storage tracker that also answers value-dependent operations."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Answer what depends on values; hand the rest on."""
+        kwargs = kwargs or {}
+        if func is _ATEN._local_scalar_dense.default:
+            return _scalar(args[0])
+        if func is _ATEN.nonzero.default:
+            return self._all_selected(args[0])
+        if func is _ATEN.masked_select.default:
+            return super().__torch_dispatch__(_ATEN.clone.default, types, (args[0].reshape(-1),), {})
+        if func is _ATEN.bincount.default:
+            length = kwargs.get("minlength") or (args[2] if len(args) > 2 else 0)
+            options = {"dtype": torch.int64, "device": args[0].device}
+            return super().__torch_dispatch__(_ATEN.zeros.default, types, ([length],), options)
+        if func in _INDEXING:
+            args = (args[0], self._indices(args[1]), *args[2:])
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def _all_selected(self, mask: torch.Tensor) -> torch.Tensor:
+        chosen = torch.empty((mask.numel(), mask.dim()), dtype=torch.int64, device=mask.device)
+        self.note(chosen)
+        return chosen
+
+    def _indices(self, indices: Any) -> list[Any]:
+        """Boolean masks among the indices become the positions they select."""
+        plain: list[Any] = []
+        for index in indices:
+            if isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8):
+                plain += list(self._all_selected(index).unbind(1))
+            else:
+                plain.append(index)
+        return plain
+
+
+def _scalar(tensor: torch.Tensor) -> Any:
+    constant = getattr(tensor, "constant", None)
+    if constant is not None:
+        return constant.item()
+    if tensor.dtype == torch.bool:
+        return False
+    return 0.5 if tensor.dtype.is_floating_point else 0
