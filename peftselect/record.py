@@ -81,9 +81,16 @@ class RunRecord:
                 )
         if values["status"] not in STATUSES:
             raise DataError(f"{where}: status {values['status']!r} is not known", f"one of {', '.join(STATUSES)}")
+        for name in ("problem", "candidate", "scores", "baseline", "measured", "predicted", "environment"):
+            if not isinstance(values.get(name, {}), dict):
+                raise DataError(f"{where}: {name} is not an object", "see benchmarks/README.md")
+        if not isinstance(values["candidate"].get("method"), str):
+            raise DataError(f"{where}: candidate names no method", "candidate.method is the method's name")
         for name in ("scores", "baseline"):
             try:
                 values[name] = {metric: Score(**score) for metric, score in values.get(name, {}).items()}
+                if not all(isinstance(score.value, int | float) for score in values[name].values()):
+                    raise TypeError("a value is not a number")
             except TypeError as error:
                 raise DataError(f"{where}: {name} is malformed ({error})", "each score is {value, std}") from error
         return cls(**values)

@@ -1,0 +1,95 @@
+"""From run records to what a predictor learns from: one observation for each method in each comparable cell.
+
+A cell holds the runs that can be compared: same source, task, base model, data set, metric and data regime. Values
+are in points (fractions times 100), higher is better, and what is learned is a method's distance from its cell's
+median. Printed averages, runs marked as baselines (prompting, no fine-tuning) and failed runs take no part.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from peftselect.record import RunRecord
+
+#: a median of fewer methods says little about any of them
+MIN_METHODS = 4
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the runs of one comparison have in common."""
+
+    source: str
+    task: str
+    family: str
+    dataset: str
+    model: str
+    model_type: str
+    total_parameters: int | None
+    metric: str
+    regime: str
+    #: values are printed as percentages (fractions otherwise), and lower is better
+    percent: bool
+    negated: bool
+
+
+@dataclass(frozen=True)
+class Observation:
+    """How far, in points, a method was above its cell's median (``median`` is in points too, negated as the values)."""
+
+    cell: Cell
+    method: str
+    difference: float
+    median: float
+    records: tuple[RunRecord, ...]
+
+
+def observations(records: Iterable[RunRecord], min_methods: int = MIN_METHODS) -> list[Observation]:
+    """Every method of every cell that compares at least ``min_methods``; repeated runs of a method are averaged."""
+    cells: dict[Cell, dict[str, list[tuple[float, RunRecord]]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record.status != "ok" or record.problem.get("aggregate") or record.candidate.get("baseline"):
+            continue
+        for metric, score in record.scores.items():
+            cell = _cell(record, metric, score.higher_is_better)
+            points = score.value * (1.0 if cell.percent else 100.0) * (-1.0 if cell.negated else 1.0)
+            cells[cell][record.candidate["method"]].append((points, record))
+    found = []
+    for cell, methods in cells.items():
+        if len(methods) < min_methods:
+            continue
+        values = {method: sum(point for point, _ in runs) / len(runs) for method, runs in methods.items()}
+        middle = median(list(values.values()))
+        for method, value in values.items():
+            runs = tuple(record for _, record in methods[method])
+            found.append(Observation(cell, method, value - middle, middle, runs))
+    return found
+
+
+def _cell(record: RunRecord, metric: str, higher_is_better: bool) -> Cell:
+    problem = record.problem
+    return Cell(
+        source=record.source,
+        task=str(problem.get("task", "")),
+        family=str(problem.get("family", "")),
+        dataset=str(problem.get("dataset", "")),
+        model=str(problem.get("model", "")),
+        model_type=str(problem.get("model_type", "")),
+        total_parameters=problem.get("total_parameters"),
+        metric=metric,
+        regime=str(problem.get("regime", "unknown")),
+        percent=problem.get("scale") == "percent",
+        negated=not higher_is_better,
+    )
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value (without the price of importing ``statistics``)."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
