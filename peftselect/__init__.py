@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from peftselect.api import build_problem, recommend
     from peftselect.errors import DataError, InputError, NothingFitsError, PeftSelectError, UnsupportedError
     from peftselect.hookspecs import hookimpl
     from peftselect.method import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "api": ("build_problem", "recommend"),
     "errors": ("DataError", "InputError", "NothingFitsError", "PeftSelectError", "UnsupportedError"),
     "hookspecs": ("hookimpl",),
     "method": (
@@ -85,7 +87,9 @@ __all__ = [
     "Task",
     "TaskContext",
     "UnsupportedError",
+    "build_problem",
     "hookimpl",
+    "recommend",
 ]
 
 

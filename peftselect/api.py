@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -17,8 +18,12 @@ from peftselect.task import Task
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from peftselect.knowledge import Rule
+    from peftselect.method import Method
+    from peftselect.predictor import Predictor
     from peftselect.problem import BaseModel
-    from peftselect.selector import Recommendation
+    from peftselect.record import RunRecord
+    from peftselect.selector import Recommendation, Wishes
     from peftselect.task import Row
 
 PREFERENCES: tuple[str, ...] = get_args(Preference)
@@ -128,21 +133,53 @@ def build_problem(
 
 
 def recommend(
-    task: str | Task | Problem, model: str | None = None, *, method: str | None = None, **question: Any
+    task: str | Task | Problem,
+    model: str | None = None,
+    *,
+    method: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **question: Any,
 ) -> Recommendation:
     """Answer a question: which methods suit it, with what recipe, at what cost, and why.
 
     ``task`` may be a whole :class:`Problem`; otherwise the arguments are those of :func:`build_problem`. ``method``
-    asks for one method only.
+    asks for one method only; ``settings`` sets hyperparameters and fields of the recipe by hand.
     """
-    from peftselect.selector import select
+    from peftselect.selector import Wishes
 
     problem = task if isinstance(task, Problem) else build_problem(task, model, **question)
-    methods = host().methods()
-    if method is not None:
-        asked = host().method(method)
-        methods = {asked.name: asked}
-    return select(problem, methods, host().rule_files(), host().record_files(), train=question.get("train"))
+    wishes = Wishes(settings or {}, question.get("train"), question.get("columns") or {})
+    return _answer(problem, wishes, host().method(method) if method else None)
+
+
+def _answer(problem: Problem, wishes: Wishes | None = None, only: Method | None = None) -> Recommendation:
+    from peftselect.selector import select
+
+    methods = {only.name: only} if only else host().methods()
+    return select(problem, methods, rules(), predictor(), wishes)
+
+
+@cache
+def rules() -> list[Rule]:
+    """Every rule of the built-ins and plugins."""
+    from peftselect.knowledge import load_rules
+
+    return load_rules(host().rule_files())
+
+
+def predictor() -> Predictor:
+    """The predictor, fitted from the shipped records and the user's own."""
+    from peftselect.predictor import Predictor
+    from peftselect.results import user_store
+
+    return Predictor.fit([*_shipped(), *user_store().read(broken=[])])
+
+
+@cache
+def _shipped() -> tuple[RunRecord, ...]:
+    from peftselect.results import shipped_records
+
+    return tuple(shipped_records(host()))
 
 
 def _problem(
@@ -232,7 +269,7 @@ def _propose(task: Task, models: list[BaseModel], question: Any) -> Problem:
     problem: Problem | None = None
     for base in models:
         problem = question(base)
-        if fits_at_ease(problem, host().methods().values()):
+        if fits_at_ease(_answer(problem)):
             return problem
     if problem is None:
         raise NothingFitsError(f"no base model serves {task.name}", "name one with --model")

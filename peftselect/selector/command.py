@@ -1,0 +1,82 @@
+"""The command that runs a candidate: everything the user said, and what the recommendation settled."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from peftselect.method import resolve_values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from peftselect.method import Candidate
+    from peftselect.problem import Problem
+
+PLACEHOLDER = "TRAIN.jsonl"
+
+
+def run_command(
+    problem: Problem, candidate: Candidate, train: object = None, columns: Mapping[str, str] | None = None
+) -> str:
+    """``peftselect run ...``: the same question with the method and its settings; quoted for a shell."""
+    hardware, wishes, method = problem.hardware, problem.priorities, candidate.method
+    words = ["peftselect", "run", "--task", problem.task.name, "--model", problem.model.reference]
+    words += ["--train", str(train or PLACEHOLDER)]
+    if columns:
+        words += ["--columns", ",".join(f"{ours}={theirs}" for ours, theirs in columns.items())]
+    words += ["--method", method.name]
+    for name, value in pinned(problem, candidate).items():
+        words += ["--set", f"{name}={_text(value)}"]
+    if hardware.vram_bytes is not None and hardware.origin == "given":
+        words += ["--vram", f"{hardware.vram_bytes / 1024**3:g}"]
+    if hardware.name == "cpu":
+        words += ["--device", "cpu"]
+    if hardware.devices > 1:
+        words += ["--devices", str(hardware.devices)]
+    if hardware.sharding != "none":
+        words += ["--sharding", hardware.sharding]
+    words += ["--batch-size", str(problem.batch_size), "--max-length", str(problem.max_length)]
+    if problem.max_target_length:
+        words += ["--max-target-length", str(problem.max_target_length)]
+    words += ["--precision", candidate.recipe.precision]
+    if problem.quantization is not None:
+        words += ["--quantization", problem.quantization]
+    if wishes.must:
+        words += ["--must", ",".join(sorted(wishes.must))]
+    return shlex.join(words)
+
+
+def pinned(problem: Problem, candidate: Candidate) -> dict[str, Any]:
+    """The settings to write down: what differs from the method's own defaults, and how the batch is cut.
+
+    The learning rate is left to the method where it follows from the other values.
+    """
+    method, shape, values = candidate.method, problem.shape, candidate.values
+    defaults = resolve_values(method, shape)
+    found = {
+        name: value
+        for name, value in values.items()
+        if name != "learning_rate" and value is not None and value != defaults.get(name)
+    }
+    if resolve_values(method, shape, found)["learning_rate"] != values["learning_rate"]:
+        found["learning_rate"] = values["learning_rate"]
+    recipe = candidate.recipe
+    found["num_train_epochs"] = recipe.num_train_epochs
+    if recipe.gradient_accumulation_steps > 1:
+        found["micro_batch_size"] = recipe.micro_batch_size
+    if recipe.gradient_checkpointing:
+        found["gradient_checkpointing"] = True
+    if recipe.quantization is not None and method.quantized_base != "required":
+        found["quantization"] = recipe.quantization
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)

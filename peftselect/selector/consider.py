@@ -1,0 +1,152 @@
+"""One method against one question: excluded with its reasons, or a candidate with its recipe and its price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from peftselect.duration import predict_train_seconds
+from peftselect.facts import method_facts
+from peftselect.knowledge import Firing, Rule, fire
+from peftselect.memory.changes import cheapest_changes
+from peftselect.method import ADAPTER_HEADER_BYTES, Candidate, resolve_values
+from peftselect.problem import GIB
+from peftselect.selector import constraints, reasons
+from peftselect.selector.answer import Excluded, FailedConstraint, Predicted, RankedCandidate
+from peftselect.selector.command import run_command
+from peftselect.selector.recipes import Fit, Settings, search, settle
+
+if TYPE_CHECKING:
+    from peftselect.duration import Interval
+    from peftselect.method import Method
+    from peftselect.predictor import Prediction, Predictor
+    from peftselect.problem import Problem
+
+#: adapters, and models that were trained whole, are saved in float32
+SAVED_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user adds to the question: settings by hand, and where the data lie (for the command to paste)."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    train: object = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A problem with all that answers it, shared by the methods."""
+
+    problem: Problem
+    facts: Mapping[str, Any]
+    rules: Sequence[Rule]
+    predictor: Predictor | None
+    wishes: Wishes
+
+
+def consider(question: Question, method: Method, twin: str | None) -> RankedCandidate | Excluded:
+    """Exclude ``method``, or price it. Every constraint that fails is found, not only the first."""
+    problem = question.problem
+    failed = constraints.cannot_serve(problem, method)
+    if failed:
+        change = {item.constraint: constraints.cheapest_change(item.constraint, method, problem) for item in failed}
+        return constraints.exclude(method, failed, change)
+    defaults = resolve_values(method, problem.shape)
+    if why := method.unsupported(problem.shape, defaults):
+        return constraints.exclude(method, [FailedConstraint("unsupported", why.rstrip("."))], {})
+    facts = method_facts(method, problem.shape, defaults)
+    firings = fire(question.rules, question.facts, facts)
+    settings = settle(problem, method, _proposals(firings), question.wishes.settings)
+    failed = constraints.unmet_needs(problem, method, settings.values, twin)
+    failed += [FailedConstraint("rule", f"{item.text} ({item.source})") for item in firings if item.excludes]
+    changes = {item.constraint: constraints.cheapest_change(item.constraint, method, problem) for item in failed}
+    fit = search(problem, method, settings, twin)
+    if not fit.verdict.fits:
+        failed.append(FailedConstraint("memory", _memory_sentence(problem, fit)))
+        changes["memory"] = _memory_change(problem, method, settings, fit)
+    seconds = _seconds(problem, method, settings, fit)
+    limit = problem.priorities.max_seconds
+    if limit is not None and seconds is not None and seconds.low > limit:
+        low, high = span(seconds.low), span(seconds.high)
+        failed.append(FailedConstraint("time", f"training takes {low} to {high}, the budget is {span(limit)}"))
+        changes["time"] = _time_change(fit, seconds.low, limit)
+    if failed:
+        return constraints.exclude(method, failed, changes)
+    prediction = question.predictor and question.predictor.predict(question.facts, method.name, method.records_like)
+    return _candidate(question, method, settings, fit, seconds, firings, prediction)
+
+
+def _candidate(
+    question: Question,
+    method: Method,
+    settings: Settings,
+    fit: Fit,
+    seconds: Interval | None,
+    firings: Sequence[Firing],
+    prediction: Prediction | None,
+) -> RankedCandidate:
+    problem, values = question.problem, settings.values
+    shape, wishes = problem.shape, question.wishes
+    candidate = Candidate(method, values, fit.recipe, settings.set_by)
+    trainable = method.trainable_parameters(shape, values)
+    added = 0 if method.family == "selective" or not method.saves_adapter else trainable - shape.head.parameters
+    expected = prediction.expected if prediction else None
+    return RankedCandidate(
+        candidate=candidate,
+        memory=fit.memory,
+        verdict=fit.verdict,
+        trainable_parameters=trainable,
+        changed_parameters=method.changed_parameters(shape, values),
+        total_parameters=shape.total_parameters + max(added, 0),
+        adapter_bytes=SAVED_BYTES * method.saved_parameters(shape, values) + ADAPTER_HEADER_BYTES,
+        train_seconds=seconds,
+        quality=(prediction.difference_points if prediction else 0.0) + sum(item.points for item in firings),
+        predicted=Predicted(expected.metric, expected.value, expected.low, expected.high) if expected else None,
+        confidence=reasons.confidence(firings, prediction),
+        reasons=reasons.reasons(firings, prediction, fit, settings),
+        command=run_command(problem, candidate, wishes.train, wishes.columns),
+    )
+
+
+def _proposals(firings: Sequence[Firing]) -> dict[str, tuple[Any, str]]:
+    """Settings that rules propose, with their source; the first rule that sets a name decides."""
+    found: dict[str, tuple[Any, str]] = {}
+    for firing in firings:
+        for name, value in firing.values.items():
+            found.setdefault(name, (value, firing.source))
+    return found
+
+
+def _seconds(problem: Problem, method: Method, settings: Settings, fit: Fit) -> Interval | None:
+    return predict_train_seconds(problem, method, settings.values, fit.recipe)
+
+
+def _memory_sentence(problem: Problem, fit: Fit) -> str:
+    budget = problem.hardware.vram_bytes or 0
+    need = fit.memory.peak_bytes + fit.memory.breakdown.get("cuda_context", 0)
+    each = " on each device" if problem.hardware.devices > 1 else ""
+    tried = f", even with {' and '.join(fit.changes)}" if fit.changes else ""
+    return f"it needs {need / GIB:.1f} GiB{each} of {budget / GIB:.1f} GiB{tried}"
+
+
+def _memory_change(problem: Problem, method: Method, settings: Settings, fit: Fit) -> str | None:
+    changes = cheapest_changes(problem, method, settings.values, fit.recipe)
+    return "; or ".join(change.text for change in changes[:3]) or None
+
+
+def _time_change(fit: Fit, low_seconds: float, limit: float) -> str:
+    epochs = fit.recipe.num_train_epochs
+    shorter = int(epochs * limit / low_seconds)
+    if shorter >= 1:
+        return f"train {shorter} epoch{'s' * (shorter != 1)} instead of {epochs:g} (--set num_train_epochs={shorter})"
+    return f"allow {span(low_seconds)} (--max-time {max(round(low_seconds / 60), 1)}m)"
+
+
+def span(seconds: float) -> str:
+    """A length of time for people: ``45 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

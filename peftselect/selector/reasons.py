@@ -1,0 +1,80 @@
+"""Why a candidate stands where it stands, how sure that is, and what the reader should know of the question."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftselect.selector.answer import Confidence, Reason
+from peftselect.selector.scoring import NOISE_POINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from peftselect.knowledge import Firing
+    from peftselect.predictor import Prediction
+    from peftselect.problem import Problem
+    from peftselect.selector.answer import RankedCandidate
+    from peftselect.selector.recipes import Fit, Settings
+
+_KINDS = {"prefer": "for", "avoid": "against", "set": "setting"}
+#: comparisons of the same task family from which records are called a good basis
+GOOD_BASIS = 8
+
+
+def reasons(
+    firings: Sequence[Firing], prediction: Prediction | None, fit: Fit, settings: Settings
+) -> tuple[Reason, ...]:
+    """Rules first, by weight, then what records say, then what the budget and the user decided."""
+    found = [
+        Reason(firing.text, firing.source, _KINDS[firing.effect])
+        for firing in sorted(firings, key=lambda item: -item.weight)
+        if firing.effect in _KINDS
+    ]
+    if prediction is not None:
+        found.append(Reason(_record_text(prediction), "; ".join(prediction.sources), "record"))
+    if fit.changes:
+        found.append(Reason(f"To fit the memory: {', then '.join(fit.changes)}.", "memory estimate", "cost"))
+    if yours := [name for name, who in settings.set_by.items() if who == "you"]:
+        found.append(Reason(f"You set {', '.join(yours)}.", "you", "setting"))
+    return tuple(found)
+
+
+def confidence(firings: Sequence[Firing], prediction: Prediction | None) -> Confidence:
+    """What the quality rests on: rules, records, both, or nothing."""
+    told = [firing for firing in firings if firing.points]
+    rules = f"{len(told)} rule{'s' * (len(told) != 1)} ({_evidence(told)})"
+    if prediction is None:
+        if not told:
+            return Confidence("abstained", "no rule and no record speaks of it here: placed by cost alone")
+        return Confidence("rules", f"{rules}; no records of it")
+    strength = "good" if prediction.local_records >= GOOD_BASIS else "some" if prediction.local_records else "thin"
+    records = f"{strength} records: {prediction.because}"
+    return Confidence("both", f"{rules}; {records}") if told else Confidence("records", records)
+
+
+def notes(problem: Problem, ranked: Sequence[RankedCandidate]) -> Iterator[str]:
+    """What the reader should know before believing the answer."""
+    hardware, data = problem.hardware, problem.data
+    if hardware.vram_bytes is None:
+        where = "the CPU was asked for" if hardware.name == "cpu" else "no --vram was given and no card was found"
+        yield f"The memory budget is unlimited: {where}. Give --vram GIB for an answer that fits a card."
+    if data.num_examples is None:
+        yield "The number of training examples is not known: give --train FILE or --num-examples N for a surer answer."
+    tied = [item.method for item in ranked if item.tie_group == 1]
+    if len(tied) > 1 and problem.priorities.prefer == "quality":
+        yield (
+            f"{', '.join(tied)} are tied: their expected quality differs by less than the noise of a run "
+            f"({NOISE_POINTS:g} points), so memory, time and adapter size decide among them."
+        )
+
+
+def _record_text(prediction: Prediction) -> str:
+    side = "above" if prediction.difference_points >= 0 else "below"
+    return (
+        f"Expected {abs(prediction.difference_points):.1f} points {side} the median method "
+        f"(80 % interval {prediction.low:+.1f} to {prediction.high:+.1f}): {prediction.because}."
+    )
+
+
+def _evidence(firings: Sequence[Firing]) -> str:
+    return ", ".join(sorted({firing.evidence for firing in firings}))
