@@ -50,9 +50,17 @@ def heading(text: str) -> None:
 
 
 def table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = (), caption: str = ""
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    right: Sequence[str] = (),
+    caption: str = "",
+    groups: Sequence[object] = (),
 ) -> None:
-    """Print a table; columns named in ``right`` are aligned right."""
+    """Print a table; columns named in ``right`` are aligned right.
+
+    ``groups`` has a mark for each row: a line is drawn where it changes.
+    """
     grid = Table(
         title=title or None,
         title_justify="left",
@@ -64,7 +72,9 @@ def table(
     )
     for name in columns:
         grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
-    for row in rows:
+    for number, row in enumerate(rows):
+        if number and groups and groups[number] != groups[number - 1]:
+            grid.add_section()
         grid.add_row(*("" if cell is None else Text(str(cell)) if not isinstance(cell, Text) else cell for cell in row))
     console().print(grid)
 
@@ -90,3 +100,25 @@ def bar(parts: Sequence[tuple[str, float, str]], total: float, width: int = 60) 
     for _, amount, colour in parts:
         text.append("█" * round(width * amount / total) if total else "", style=colour)
     return text
+
+
+def size(amount_bytes: float) -> str:
+    """Bytes for people: ``12 KiB``, ``6.8 MiB``, ``2.93 GiB``."""
+    for unit, scale in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if abs(amount_bytes) >= scale:
+            return f"{amount_bytes / scale:.3g} {unit}"
+    return f"{amount_bytes:.0f} B"
+
+
+def count(number: int) -> str:
+    """A number of parameters: exact below ten million (``1,769,472``), then ``248 M``, ``7.24 B``."""
+    if number < 10_000_000:
+        return f"{number:,}"
+    return f"{number / 1e9:.3g} B" if number >= 1e9 else f"{number / 1e6:.3g} M"
+
+
+def span(seconds: float) -> str:
+    """A length of time: ``45 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"

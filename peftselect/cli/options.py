@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 
-def _complete(names: Callable[[], list[str]]) -> Callable[..., list[CompletionItem]]:
+def complete(names: Callable[[], list[str]]) -> Callable[..., list[CompletionItem]]:
     """Shell completion from a function that lists the names."""
 
-    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    def answer(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
 
         return [CompletionItem(name) for name in names() if name.startswith(incomplete)]
 
-    return complete
+    return answer
 
 
 def task_names() -> list[str]:
@@ -78,11 +78,11 @@ def _one_of(kind: str, known: tuple[str, ...]) -> Callable[..., Any]:
 
 
 QUESTION: tuple[Callable[..., Any], ...] = (
-    click.option("--task", metavar="NAME", shell_complete=_complete(task_names), help="What the model should do."),
+    click.option("--task", metavar="NAME", shell_complete=complete(task_names), help="What the model should do."),
     click.option(
         "--model",
         metavar="REF",
-        shell_complete=_complete(model_names),
+        shell_complete=complete(model_names),
         help="Base model: a catalogue name, a folder with config.json or a hub id. Without it one is proposed.",
     ),
     click.option("--vram", "vram_gib", type=float, metavar="GIB", help="Memory of one device in GiB."),

@@ -1,0 +1,211 @@
+"""Say which method to use, with its whole recipe, what it costs, why, and how sure that is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from peftselect.cli import options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from peftselect.problem import Problem
+    from peftselect.selector import RankedCandidate, Recommendation
+
+NOTHING_FITS = 3
+#: reasons shown without --explain
+FEW_REASONS = 3
+
+
+@click.command()
+@options.question
+@options.set_option
+@click.option("--method", shell_complete=options.complete(options.method_names), help="Ask about one method only.")
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show at most N candidates.")
+@click.option("--explain", is_flag=True, help="Show the full reasoning for every candidate.")
+@options.json_option
+def recommend(
+    task: str | None,
+    model: str | None,
+    method: str | None,
+    settings: dict[str, str],
+    top: int | None,
+    explain: bool,
+    as_json: bool,
+    **question: Any,
+) -> int:
+    """Recommend a fine-tuning method and its whole recipe for a task, a base model and a budget.
+
+    \b
+    peftselect recommend --task summarization --vram 4
+    peftselect recommend --task classification --model ./my-roberta --vram 8 --train data.jsonl
+    peftselect recommend --task qa --vram 8 --must merge --max-time 2h --explain
+
+    The last line is the command that trains what is recommended. Exit code 3: nothing fits.
+    """
+    from peftselect import api
+    from peftselect.cli import console
+
+    arguments = options.as_arguments(question)
+    answer = api.recommend(options.need_task(task), model, method=method, settings=settings, **arguments)
+    if as_json:
+        console.print_json(answer.to_json(top))
+    else:
+        _show(answer, top, explain, question.get("train"))
+    return 0 if answer.recommended else NOTHING_FITS
+
+
+def _show(answer: Recommendation, top: int | None, explain: bool, train: object) -> None:
+    from peftselect.cli import console
+
+    console.heading(_question(answer.problem))
+    console.say(_setting(answer.problem), style="dim")
+    console.say()
+    first = answer.recommended
+    if first is None:
+        console.say("Nothing fits. The cheapest ways out are below.", style="bold red")
+    else:
+        console.heading(f"Recommended: {first.candidate.method.title} ({first.method})")
+        console.facts(_facts(first, answer.problem, explain))
+    console.say()
+    if answer.candidates:
+        _table(answer, top)
+    if explain:
+        for item in answer.candidates[1:top]:
+            console.heading(f"{item.rank}. {item.candidate.method.title} ({item.method})")
+            console.facts(_facts(item, answer.problem, explain))
+            console.say()
+    if answer.excluded:
+        _excluded(answer, explain)
+    for text in answer.notes:
+        console.say(f"Note: {text}", style="dim")
+    if first is not None:
+        console.say()
+        console.say("To train it:" if train else "To train it, put your own file in place of TRAIN.jsonl:")
+        console.command(first.command)
+
+
+def _question(problem: Problem) -> str:
+    hardware = problem.hardware
+    budget = "no memory limit" if hardware.vram_bytes is None else f"{hardware.vram_bytes / 1024**3:.3g} GiB"
+    card = f" ({hardware.name})" if hardware.origin == "read from the card" else ""
+    several = f" on each of {hardware.devices} devices" if hardware.devices > 1 else ""
+    return f"{problem.task.title} with {problem.model.name}, {budget}{card}{several}"
+
+
+def _setting(problem: Problem) -> str:
+    from peftselect.cli.console import count
+
+    data = problem.data
+    parts = [f"{count(problem.shape.total_parameters)} parameters", f"batch {problem.batch_size}"]
+    parts.append(f"input up to {problem.max_length} tokens")
+    if problem.max_target_length:
+        parts.append(f"output up to {problem.max_target_length}")
+    examples = "training data not known" if data.num_examples is None else f"{data.num_examples:,} training examples"
+    parts.append(f"{examples}{f' ({data.origin})' if data.num_examples else ''}")
+    return ", ".join(parts)
+
+
+def _facts(item: RankedCandidate, problem: Problem, explain: bool) -> Iterator[tuple[str, object]]:
+    from peftselect.cli.console import count, size, span
+
+    recipe, values = item.candidate.recipe, dict(item.candidate.values)
+    values.pop("learning_rate", None)
+    settings = [f"{name}={_text(value)}" for name, value in values.items() if value is not None]
+    yield "settings", ", ".join(settings) or "none"
+    accumulated = recipe.gradient_accumulation_steps
+    batch = f"micro-batch {recipe.micro_batch_size}" + (f" x {accumulated} accumulated" if accumulated > 1 else "")
+    parts = [
+        f"learning rate {recipe.learning_rate:.3g}",
+        f"{recipe.num_train_epochs:g} epochs",
+        recipe.precision,
+        batch,
+    ]
+    parts += ["gradient checkpointing"] * recipe.gradient_checkpointing
+    parts += [f"base held in {recipe.quantization}"] * (recipe.quantization is not None)
+    yield "recipe", ", ".join(parts)
+    yield "memory", _memory(item, problem)
+    if explain:
+        lines = ", ".join(f"{name.replace('_', ' ')} {size(part)}" for name, part in item.memory.breakdown.items())
+        yield "", lines
+    percent = 100 * item.trainable_parameters / item.total_parameters
+    rank = item.candidate.method.rank(item.candidate.values)
+    trained = f"trains {count(item.trainable_parameters)} ({percent:.2g} %) of {count(item.total_parameters)}"
+    changed = f"changes {count(item.changed_parameters)}" + (f", rank {rank}" if rank else "")
+    yield "parameters", f"{trained}, {changed}"
+    yield "adapter", f"{size(item.adapter_bytes)} on disk"
+    if seconds := item.train_seconds:
+        yield "time", f"about {span(seconds.value)} ({span(seconds.low)} to {span(seconds.high)})"
+    if expected := item.predicted:
+        interval = f"80 % interval {expected.low:.2f} to {expected.high:.2f}"
+        yield "expected", f"{expected.metric} {expected.value:.2f} ({interval})"
+    shown = item.reasons if explain else item.reasons[:FEW_REASONS]
+    for number, reason in enumerate(shown):
+        mark = {"for": "+ ", "against": "- "}.get(reason.kind, "")
+        yield ("" if number else "why"), f"{mark}{reason.text} [{reason.source}]"
+    if hidden := len(item.reasons) - len(shown):
+        yield "", f"({hidden} more with --explain)"
+    yield "how sure", f"{item.confidence.source}: {item.confidence.because}"
+    if explain:
+        yield "score", f"{item.score:+.2f} points (quality {item.quality:+.2f}, less what it costs)"
+
+
+def _memory(item: RankedCandidate, problem: Problem) -> str:
+    from peftselect.cli.console import size
+
+    context = item.memory.breakdown.get("cuda_context", 0)
+    need = f"{size(item.memory.peak_bytes + context)} (± {item.memory.error_band_percent:.0f} %)"
+    if problem.hardware.vram_bytes is None:
+        return f"{need}, no limit given"
+    verdict = item.verdict.verdict.replace("_", " ")
+    return f"{need} of {size(problem.hardware.vram_bytes)}: {verdict}, {size(item.verdict.margin_bytes)} to spare"
+
+
+def _table(answer: Recommendation, top: int | None) -> None:
+    from peftselect.cli import console
+
+    shown = answer.candidates[:top]
+    context = [item.memory.peak_bytes + item.memory.breakdown.get("cuda_context", 0) for item in shown]
+    rows = [
+        (
+            item.rank,
+            item.method,
+            console.size(memory) + ("" if item.verdict.verdict == "fits" else " !"),
+            console.count(item.trainable_parameters),
+            console.size(item.adapter_bytes),
+            console.span(item.train_seconds.value) if item.train_seconds else "?",
+            f"{item.quality:+.1f}",
+            item.confidence.source,
+        )
+        for item, memory in zip(shown, context, strict=True)
+    ]
+    groups = [item.tie_group for item in shown]
+    console.table(
+        "Candidates",
+        ("#", "method", "memory", "trained", "adapter", "time", "quality", "rests on"),
+        rows,
+        right=("#", "memory", "trained", "adapter", "time", "quality"),
+        caption="quality: expected points against the median method, rules included; a line parts what is more than "
+        "noise apart" + ("; !: borderline fit" if any(item.verdict.verdict != "fits" for item in shown) else ""),
+        groups=groups,
+    )
+
+
+def _excluded(answer: Recommendation, explain: bool) -> None:
+    from peftselect.cli import console
+
+    rows = []
+    for item in answer.excluded:
+        because = f"{item.because[:1].upper()}{item.because[1:]}."
+        if item.also:
+            because += f" Also: {'; '.join(other.because if explain else other.constraint for other in item.also)}."
+        rows.append((item.method, item.constraint, because, item.cheapest_change or "-"))
+    console.table("Left out", ("method", "fails", "because", "what would admit it"), rows)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
