@@ -60,14 +60,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class _Level:
-    """Shrunken means and summed weights by key."""
+    """Shrunken means and summed weights by key; ``variance`` of the means among the keys."""
 
     key: Key
+    prior: float
     mean: Mapping[Hashable, float]
     weight: Mapping[Hashable, float]
+    variance: float
 
     def at(self, cell: Cell, method: str) -> float:
         return self.mean.get(self.key(cell, method), 0.0)
+
+    def doubt(self, cell: Cell, method: str) -> float:
+        """What of the variance among the keys the evidence at this one leaves open."""
+        return self.variance * self.prior / (self.prior + self.weight.get(self.key(cell, method), 0.0))
 
 
 class Predictor:
@@ -129,8 +135,9 @@ class Predictor:
 
     def _half_width(self, asked: Cell, name: str) -> float:
         """Scatter of single comparisons, and on top of it what the mean itself may be off by."""
-        near = sum(level.weight.get(level.key(asked, name), 0.0) for level in self._levels) / len(self._levels)
-        return INTERVAL_FACTOR * math.sqrt(self._scatter[name] * (1.0 + 1.0 / (1.0 + near)))
+        return INTERVAL_FACTOR * math.sqrt(
+            self._scatter[name] + sum(level.doubt(asked, name) for level in self._levels)
+        )
 
     def _expected(self, asked: Cell, difference: float, half: float) -> Expected | None:
         medians: dict[str, list[float]] = defaultdict(list)
@@ -165,7 +172,9 @@ def _shrunken(
         at = key(item.cell, item.method)
         total[at] += share * value
         weight[at] += share
-    return _Level(key, {at: total[at] / (weight[at] + prior) for at in total}, weight)
+    mean = {at: total[at] / (weight[at] + prior) for at in total}
+    variance = sum(value * value for value in mean.values()) / max(len(mean), 1)
+    return _Level(key, prior, mean, weight, variance)
 
 
 def _scatter(
