@@ -7,7 +7,7 @@ import os
 import pkgutil
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
@@ -28,6 +28,7 @@ DISABLE_VARIABLE = "PEFTSELECT_DISABLE_PLUGINS"
 MODULE_PACKAGES = ("peftselect.plugins", "peftselect.tasks")
 #: packages that are one plugin themselves (data folders: rules, records)
 DATA_PACKAGES = ("peftselect.rules", "peftselect.benchmarks")
+_HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 _REQUIRED_METHOD_ATTRIBUTES = ("name", "title", "summary", "family", "structure", "references")
 _REQUIRED_TASK_ATTRIBUTES = ("name", "title", "family", "heads", "columns", "metrics", "default_models")
 
@@ -121,6 +122,21 @@ class PluginHost:
         """A task by name or alias; UnknownNameError otherwise."""
         return _lookup("task", name, self.tasks())
 
+    def overview(self) -> list[dict[str, Any]]:
+        """Each loaded plugin: its name, origin, version and the names of what it adds."""
+        loaded = []
+        for name, origin in self.origins.items():
+            plugin = self.manager.get_plugin(name)
+            adds = [
+                str(getattr(item, "name", item))
+                for hook in _HOOKS
+                if (register := getattr(plugin, hook, None)) is not None
+                for item in register()
+            ]
+            of = "peftselect" if origin == "built in" else origin
+            loaded.append({"name": name, "origin": origin, "version": _version(of), "adds": adds})
+        return loaded
+
     def rule_files(self) -> list[Traversable]:
         """TOML files with rules, the built-in ones first."""
         return _collect(self.manager, "register_rules")
@@ -128,6 +144,13 @@ class PluginHost:
     def record_files(self) -> list[Traversable]:
         """JSON-lines files with run records, the built-in ones first."""
         return _collect(self.manager, "register_records")
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _collect(manager: pluggy.PluginManager, hook: str) -> list[Any]:

@@ -102,23 +102,6 @@ def bar(parts: Sequence[tuple[str, float, str]], total: float, width: int = 60) 
     return text
 
 
-def size(amount_bytes: float) -> str:
-    """Bytes for people: ``12 KiB``, ``6.8 MiB``, ``2.93 GiB``."""
-    for unit, scale in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
-        if abs(amount_bytes) >= scale:
-            return f"{amount_bytes / scale:.3g} {unit}"
-    return f"{amount_bytes:.0f} B"
-
-
-def count(number: int) -> str:
-    """A number of parameters: exact below ten million (``1,769,472``), then ``248 M``, ``7.24 B``."""
-    if number < 10_000_000:
-        return f"{number:,}"
-    return f"{number / 1e9:.3g} B" if number >= 1e9 else f"{number / 1e6:.3g} M"
-
-
-def span(seconds: float) -> str:
-    """A length of time: ``45 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
+def styled(text: str, style: str) -> Text:
+    """A cell or value in a colour."""
+    return Text(text, style=style)

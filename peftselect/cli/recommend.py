@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from peftselect.cli import options
+from peftselect.words import count, size, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,8 +97,6 @@ def _question(problem: Problem) -> str:
 
 
 def _setting(problem: Problem) -> str:
-    from peftselect.cli.console import count
-
     data = problem.data
     parts = [f"{count(problem.shape.total_parameters)} parameters", f"batch {problem.batch_size}"]
     parts.append(f"input up to {problem.max_length} tokens")
@@ -109,8 +108,6 @@ def _setting(problem: Problem) -> str:
 
 
 def _facts(item: RankedCandidate, problem: Problem, explain: bool) -> Iterator[tuple[str, object]]:
-    from peftselect.cli.console import count, size, span
-
     recipe, values = item.candidate.recipe, dict(item.candidate.values)
     values.pop("learning_rate", None)
     settings = [f"{name}={_text(value)}" for name, value in values.items() if value is not None]
@@ -153,8 +150,6 @@ def _facts(item: RankedCandidate, problem: Problem, explain: bool) -> Iterator[t
 
 
 def _memory(item: RankedCandidate, problem: Problem) -> str:
-    from peftselect.cli.console import size
-
     context = item.memory.breakdown.get("cuda_context", 0)
     need = f"{size(item.memory.peak_bytes + context)} (± {item.memory.error_band_percent:.0f} %)"
     if problem.hardware.vram_bytes is None:
@@ -172,10 +167,10 @@ def _table(answer: Recommendation, top: int | None) -> None:
         (
             item.rank,
             item.method,
-            console.size(memory) + ("" if item.verdict.verdict == "fits" else " !"),
-            console.count(item.trainable_parameters),
-            console.size(item.adapter_bytes),
-            console.span(item.train_seconds.value) if item.train_seconds else "?",
+            size(memory) + ("" if item.verdict.verdict == "fits" else " !"),
+            count(item.trainable_parameters),
+            size(item.adapter_bytes),
+            span(item.train_seconds.value) if item.train_seconds else "?",
             f"{item.quality:+.1f}",
             item.confidence.source,
         )

@@ -11,11 +11,11 @@ from peftselect.facts import method_facts
 from peftselect.knowledge import Firing, Rule, fire
 from peftselect.memory.changes import cheapest_changes
 from peftselect.method import ADAPTER_HEADER_BYTES, Candidate, resolve_values
-from peftselect.problem import GIB
 from peftselect.selector import constraints, reasons
 from peftselect.selector.answer import Excluded, FailedConstraint, Predicted, RankedCandidate
 from peftselect.selector.command import run_command
 from peftselect.selector.recipes import Fit, Settings, search, settle
+from peftselect.words import size, span
 
 if TYPE_CHECKING:
     from peftselect.duration import Interval
@@ -129,7 +129,7 @@ def _memory_sentence(problem: Problem, fit: Fit) -> str:
     need = fit.memory.peak_bytes + fit.memory.breakdown.get("cuda_context", 0)
     each = " on each device" if problem.hardware.devices > 1 else ""
     tried = f", even with {' and '.join(fit.changes)}" if fit.changes else ""
-    return f"it needs {need / GIB:.1f} GiB{each} of {budget / GIB:.1f} GiB{tried}"
+    return f"it needs {size(need)}{each} of {size(budget)}{tried}"
 
 
 def _memory_change(problem: Problem, method: Method, settings: Settings, fit: Fit) -> str | None:
@@ -143,10 +143,3 @@ def _time_change(fit: Fit, low_seconds: float, limit: float) -> str:
     if shorter >= 1:
         return f"train {shorter} epoch{'s' * (shorter != 1)} instead of {epochs:g} (--set num_train_epochs={shorter})"
     return f"allow {span(low_seconds)} (--max-time {max(round(low_seconds / 60), 1)}m)"
-
-
-def span(seconds: float) -> str:
-    """A length of time for people: ``45 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
