@@ -52,7 +52,9 @@ def consider(question: Question, method: Method, twin: str | None) -> RankedCand
     problem = question.problem
     failed = constraints.cannot_serve(problem, method)
     if failed:
-        change = {item.constraint: constraints.cheapest_change(item.constraint, method, problem) for item in failed}
+        change = {
+            str(item.constraint): constraints.cheapest_change(item.constraint, method, problem) for item in failed
+        }
         return constraints.exclude(method, failed, change)
     defaults = resolve_values(method, problem.shape)
     if why := method.unsupported(problem.shape, defaults):
@@ -62,7 +64,7 @@ def consider(question: Question, method: Method, twin: str | None) -> RankedCand
     settings = settle(problem, method, _proposals(firings), question.wishes.settings)
     failed = constraints.unmet_needs(problem, method, settings.values, twin)
     failed += [FailedConstraint("rule", f"{item.text} ({item.source})") for item in firings if item.excludes]
-    changes = {item.constraint: constraints.cheapest_change(item.constraint, method, problem) for item in failed}
+    changes = {str(item.constraint): constraints.cheapest_change(item.constraint, method, problem) for item in failed}
     fit = search(problem, method, settings, twin)
     if not fit.verdict.fits:
         failed.append(FailedConstraint("memory", _memory_sentence(problem, fit)))
@@ -75,7 +77,8 @@ def consider(question: Question, method: Method, twin: str | None) -> RankedCand
         changes["time"] = _time_change(fit, seconds.low, limit)
     if failed:
         return constraints.exclude(method, failed, changes)
-    prediction = question.predictor and question.predictor.predict(question.facts, method.name, method.records_like)
+    predictor = question.predictor
+    prediction = predictor.predict(question.facts, method.name, method.records_like) if predictor else None
     return _candidate(question, method, settings, fit, seconds, firings, prediction)
 
 
