@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from peftselect.api import build_problem, recommend
     from peftselect.errors import DataError, InputError, NothingFitsError, PeftSelectError, UnsupportedError
+    from peftselect.families import LinearMethod, LowRankMethod, SoftPromptMethod, path_pattern, reads_encoder
     from peftselect.hookspecs import hookimpl
     from peftselect.method import (
         ALL_ARCHITECTURES,
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "api": ("build_problem", "recommend"),
     "errors": ("DataError", "InputError", "NothingFitsError", "PeftSelectError", "UnsupportedError"),
+    "families": ("LinearMethod", "LowRankMethod", "SoftPromptMethod", "path_pattern", "reads_encoder"),
     "hookspecs": ("hookimpl",),
     "method": (
         "ALL_ARCHITECTURES",
@@ -71,7 +73,9 @@ __all__ = [
     "HeadShape",
     "Hyperparameter",
     "InputError",
+    "LinearMethod",
     "LinearModule",
+    "LowRankMethod",
     "MemoryTraits",
     "Method",
     "ModelShape",
@@ -83,12 +87,15 @@ __all__ = [
     "Reference",
     "RunRecord",
     "Score",
+    "SoftPromptMethod",
     "Structure",
     "Task",
     "TaskContext",
     "UnsupportedError",
     "build_problem",
     "hookimpl",
+    "path_pattern",
+    "reads_encoder",
     "recommend",
 ]
 

@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"errors", "resources", "words"},
     {"shape"},
     {"method", "task", "problem", "record"},
-    {"hookspecs"},
+    {"hookspecs", "families"},
     {"plugin_manager"},
     {"shapes", "vocabulary", "hardware"},
     {"base_models"},

@@ -1,0 +1,217 @@
+"""Bases which methods of one kind share: those that act on linear layers, and those that put vectors before the input.
+
+A plugin's author may build on them as the built-in methods do; nothing here knows a method by name.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from peftselect.errors import InputError
+from peftselect.method import ALL_HEADS, Hyperparameter, MemoryTraits, Method
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from peftselect.method import ApplyContext
+    from peftselect.shape import LinearModule, ModelShape
+
+#: words for a choice of linear layers by what they do, so that no table of model names is needed
+TARGETS_BY_ROLE: dict[str, tuple[str, ...]] = {
+    "attention-qv": ("query", "value", "query_key_value"),
+    "attention": ("query", "key", "value", "query_key_value", "attention_output"),
+    "ffn": ("ffn_gate", "ffn_in", "ffn_gate_in", "ffn_out"),
+}
+#: names of such layers are found nowhere else in a model, so that peft may be given the bare name
+_PROJECTIONS = frozenset({"query", "key", "value", "query_key_value"})
+
+
+def choose_linears(shape: ModelShape, targets: Sequence[str] | str) -> tuple[LinearModule, ...]:
+    """Linear groups that ``targets`` names: a word of TARGETS_BY_ROLE, ``"all-linear"``, or module names.
+
+    Raises InputError for a name which no linear layer of the blocks has.
+    """
+    wanted = (targets,) if isinstance(targets, str) else tuple(targets)
+    chosen: list[LinearModule] = []
+    for target in wanted:
+        if target == "all-linear":
+            found = shape.linears
+        elif target in TARGETS_BY_ROLE:
+            found = shape.by_role(*TARGETS_BY_ROLE[target])
+        else:
+            found = shape.select(target)
+        if not found:
+            known = ", ".join([*TARGETS_BY_ROLE, "all-linear", *dict.fromkeys(linear.path for linear in shape.linears)])
+            raise InputError(f"target_modules: {shape.model_type} has no linear layer {target!r}", f"known: {known}")
+        chosen.extend(linear for linear in found if linear not in chosen)
+    return tuple(chosen)
+
+
+def peft_targets(shape: ModelShape, linears: Sequence[LinearModule]) -> list[str] | str:
+    """peft's ``target_modules`` for exactly these layers: bare names where they are clear, else a pattern.
+
+    peft matches the end of a name, and so ``output.dense`` would also take ``attention.output.dense``, and ``dense``
+    the pooler and the head; the pattern starts at the block's index.
+    """
+    names = sorted({linear.name for linear in linears})
+    same = set(shape.select(names)) == set(linears)
+    if same and all(linear.role in _PROJECTIONS for linear in linears):
+        return names
+    return path_pattern(linear.path for linear in linears)
+
+
+def path_pattern(paths: Any) -> str:
+    """A pattern that peft matches against whole module names: these paths, right below a block's index."""
+    return rf".*\.\d+\.(?:{'|'.join(re.escape(path) for path in sorted(set(paths)))})"
+
+
+def reads_encoder(linear: LinearModule) -> bool:
+    """Whether the layer's input is a sequence of the encoder's length (keys and values of cross-attention are)."""
+    return linear.stack == "encoder" or (linear.cross_attention and linear.role in {"key", "value"})
+
+
+class LinearMethod(Method):
+    """A method that acts on linear layers chosen by ``target_modules``."""
+
+    acts_on: ClassVar[frozenset[str]] = frozenset({"attention"})
+    #: the choice when the user makes none
+    default_targets: ClassVar[str] = "attention-qv"
+
+    def target_setting(self) -> Hyperparameter:
+        """The ``target_modules`` hyperparameter."""
+        words = ", ".join([*TARGETS_BY_ROLE, "all-linear"])
+        return Hyperparameter(
+            "target_modules", (self.default_targets,), "list", f"layers to adapt: {words}, or names of linear layers"
+        )
+
+    def targets(self, shape: ModelShape, values: Mapping[str, Any]) -> tuple[LinearModule, ...]:
+        """The linear groups that are adapted."""
+        return choose_linears(shape, values["target_modules"])
+
+    def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:
+        """The targets must be layers of this model."""
+        try:
+            self.targets(shape, values)
+        except InputError as error:
+            return error.message
+        return None
+
+    def low_rank_memory(
+        self, shape: ModelShape, values: Mapping[str, Any], rank: int, compute_bytes: int
+    ) -> MemoryTraits:
+        """Memory of a bypass ``B A dropout(x)`` in float32 beside each target.
+
+        Over a base in 16 bits peft casts each target's input to float32 and autograd keeps the copy; dropout keeps its
+        own output and a mask of a byte an element. In float32 without dropout, layers fed by one tensor share it.
+        """
+        dropout = float(values["lora_dropout"]) > 0
+        kept = {True: 0.0, False: 0.0}
+        seen: set[tuple[Any, ...]] = set()
+        for linear in self.targets(shape, values):
+            side = reads_encoder(linear)
+            kept[side] += linear.runs * 4 * rank
+            shared = (linear.stack, linear.cross_attention, side, linear.role in _PROJECTIONS, linear.in_features)
+            if dropout or compute_bytes < 4 or linear.role not in _PROJECTIONS or shared not in seen:
+                kept[side] += linear.runs * linear.in_features * (5 if dropout else 4)
+            seen.add(shared)
+        return MemoryTraits(kept_bytes_per_token=(kept[True], kept[False]))
+
+
+class LowRankMethod(LinearMethod):
+    """LoRA and its kin: ``W + s B A`` beside each target, mergeable into it."""
+
+    mergeable: ClassVar[bool] = True
+    quantized_base: ClassVar[Any] = "possible"
+    adds_inference_cost: ClassVar[bool] = False
+    #: learning rate at r = alpha = 16
+    base_learning_rate: ClassVar[float] = 3e-4
+
+    def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
+        """Rank, scale, dropout and targets."""
+        return (
+            Hyperparameter("r", 16, "int", "rank of the update", 1, 1024, search=(4, 8, 16, 32, 64), log=True),
+            Hyperparameter("lora_alpha", 16, "float", "the update is scaled by alpha / r", 1e-3, 4096, log=True),
+            Hyperparameter("lora_dropout", 0.1, "float", "dropout before the update", 0, 0.9, search=(0.0, 0.05, 0.1)),
+            Hyperparameter("use_rslora", False, "bool", "scale by alpha / sqrt(r) instead (rsLoRA)"),
+            self.target_setting(),
+            Hyperparameter(
+                "learning_rate", self.base_learning_rate, "float", "peak learning rate", 1e-6, 1.0, log=True
+            ),
+        )
+
+    def learning_rate(self, values: Mapping[str, Any]) -> float:
+        """The base rate, kept in step with the rank and the scale.
+
+        An update of rank r and scale s learns alike at every rank when s * sqrt(r) is held (Kalajdzievski 2023,
+        rsLoRA), so the rate makes up for whatever the chosen r and alpha make of it.
+        """
+        rank, alpha = float(values["r"]), float(values["lora_alpha"])
+        scale = alpha / rank**0.5 if values["use_rslora"] else alpha / rank
+        return min(max(self.base_learning_rate * 4.0 / (scale * rank**0.5), 1e-5), 5e-3)
+
+    def trainable_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
+        """r (in + out) a target, and the head."""
+        rank = int(values["r"])
+        linears = self.targets(shape, values)
+        return sum(item.count * rank * (item.in_features + item.out_features) for item in linears) + (
+            shape.head.parameters
+        )
+
+    def changed_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
+        """Weights of the targets, all of which the merged update changes, and the head."""
+        linears = self.targets(shape, values)
+        return sum(item.count * item.in_features * item.out_features for item in linears) + shape.head.parameters
+
+    def memory(self, shape: ModelShape, values: Mapping[str, Any], compute_bytes: int) -> MemoryTraits:
+        """The inputs of both factors."""
+        return self.low_rank_memory(shape, values, int(values["r"]), compute_bytes)
+
+    def peft_config(self, shape: ModelShape, values: Mapping[str, Any], context: ApplyContext) -> Any:
+        """peft's LoraConfig."""
+        from peft import LoraConfig
+
+        linears = self.targets(shape, values)
+        return LoraConfig(
+            r=int(values["r"]),
+            lora_alpha=values["lora_alpha"],
+            lora_dropout=values["lora_dropout"],
+            use_rslora=values["use_rslora"],
+            target_modules=peft_targets(shape, linears),
+            fan_in_fan_out=any(item.conv1d for item in linears) and not context.quantized,
+            task_type=context.task_type,
+            modules_to_save=context.modules_to_save,
+        )
+
+
+class SoftPromptMethod(Method):
+    """A method that puts trained vectors before the input's embeddings.
+
+    Token and span heads then give that many more logits than there are labels; tasks take them off (see
+    :meth:`peftselect.method.Method.prepended_positions`). An encoder that pools its first position pools the first
+    virtual token, no longer [CLS] (the head is trained on it, so it learns, but an untrained base has no use of it).
+    peft cannot feed a prompt to the grouped inputs of multiple choice.
+    """
+
+    heads: ClassVar[frozenset[str]] = ALL_HEADS - {"multiple_choice"}
+    acts_on: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    quantized_base: ClassVar[Any] = "possible"
+    default_tokens: ClassVar[int] = 20
+
+    def tokens_setting(self) -> Hyperparameter:
+        """The ``num_virtual_tokens`` hyperparameter."""
+        return Hyperparameter(
+            "num_virtual_tokens", self.default_tokens, "int", "vectors before the input", 1, 1000, search=(10, 20, 50)
+        )
+
+    def prepended_positions(self, values: Mapping[str, Any]) -> int:
+        """Every virtual token takes a position."""
+        return int(values["num_virtual_tokens"])
+
+    def saved_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
+        """The n vectors, and the head; whatever network made them is not needed any more."""
+        return int(values["num_virtual_tokens"]) * shape.hidden_size + shape.head.parameters
+
+    def memory(self, shape: ModelShape, values: Mapping[str, Any], compute_bytes: int) -> MemoryTraits:
+        """Only the longer sequence."""
+        return MemoryTraits(virtual_tokens=self.prepended_positions(values))

@@ -1,0 +1,37 @@
+"""LoRA: a trained low-rank update beside frozen linear layers."""
+
+from __future__ import annotations
+
+from peftselect import LowRankMethod, Reference, Structure, hookimpl
+
+
+class Lora(LowRankMethod):
+    """Low-rank adaptation of query and value (or other) projections."""
+
+    name = "lora"
+    title = "LoRA"
+    summary = "Learns a low-rank update of chosen linear layers; merges into them without a trace."
+    family = "reparameterized"
+    structure = Structure(
+        intra_connectivity="dense: linear MLP",
+        inter_connectivity="fixed: dense",
+        parameters_adapted="reparameterization",
+        parameter_sharing="none",
+        input_type="data",
+        insertion_form="parallel",
+        insertions="all layers",
+        integration_form="scaled addition",
+        workspace="attention: queries/values",
+        derived=False,
+    )
+    # rate: Hu et al. 2021, appendix D, give 2e-4 (GPT) to 5e-4 (RoBERTa); scale, rank and dropout as in thesis 4.1
+    references = (
+        Reference("LoRA: Low-Rank Adaptation of Large Language Models", "https://arxiv.org/abs/2106.09685", 2021),
+        Reference("A Rank Stabilization Scaling Factor for LoRA", "https://arxiv.org/abs/2312.03732", 2023),
+    )
+
+
+@hookimpl
+def register_methods() -> tuple[type[LowRankMethod], ...]:
+    """Offer LoRA."""
+    return (Lora,)
