@@ -1,1 +1,73 @@
-"""shapes."""
+"""From a ``config.json`` to the exact shape of the model it describes: one module for each line of architectures."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+from peftselect.errors import InputError, UnknownNameError
+from peftselect.shape import HeadShape, ModelShape
+from peftselect.shapes.body import FAMILIES, Body, Config
+
+_DEFAULT_HEADS = {"encoder": "sequence_classification", "decoder": "causal_lm", "encoder-decoder": "seq2seq_lm"}
+
+
+def known_model_types() -> list[str]:
+    """Every ``model_type`` whose shape can be read, sorted."""
+    for item in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{item.name}")
+    return sorted(FAMILIES)
+
+
+def read_shape(config: Config, head: str | None = None, num_labels: int = 2) -> ModelShape:
+    """The shape of the model that ``config`` describes, under a task head.
+
+    ``head`` None takes the language-model head of decoders and encoder-decoders, classification for encoders. Counts
+    equal those of the transformers class which ``run`` loads. InputError for an architecture, head or field that is
+    missing.
+    """
+    kind = config.get("model_type")
+    if not kind:
+        raise InputError("config.json has no model_type", "is this a transformers model folder?")
+    known = known_model_types()
+    if kind not in known:
+        raise UnknownNameError("architecture", str(kind), known)
+    body = FAMILIES[str(kind)](config)
+    wanted = head or _DEFAULT_HEADS[body.architecture]
+    if wanted not in body.heads:
+        raise InputError(
+            f"a {kind} model cannot carry a {wanted} head", f"it can carry: {', '.join(sorted(body.heads))}"
+        )
+    made = body.heads[wanted](num_labels)
+    shape = HeadShape(made.kind, made.parameters, made.modules, num_labels if made.modules else 0, made.width)
+    return _shape(str(kind), body, shape, made.frozen, made.frozen_biases, config)
+
+
+def _shape(kind: str, body: Body, head: HeadShape, frozen: int, frozen_biases: int, config: Config) -> ModelShape:
+    plain: tuple[tuple[str, Any], ...] = tuple(
+        (key, value) for key, value in sorted(config.items()) if isinstance(value, str | int | float | bool)
+    )
+    return ModelShape(
+        model_type=kind,
+        architecture=body.architecture,
+        hidden_size=body.hidden_size,
+        embedding_size=body.embedding_size or body.hidden_size,
+        encoder_layers=body.encoder_layers,
+        decoder_layers=body.decoder_layers,
+        num_heads=body.num_heads,
+        num_kv_heads=body.num_kv_heads or body.num_heads,
+        head_dim=body.head_dim or body.hidden_size // body.num_heads,
+        intermediate_size=body.intermediate_size,
+        vocab_size=body.vocab_size,
+        max_positions=body.max_positions,
+        gated_ffn=body.gated_ffn,
+        tied_embeddings=body.tied_embeddings,
+        total_parameters=body.parameters + frozen + head.parameters,
+        bias_parameters=body.biases + frozen_biases,
+        linears=body.linears,
+        head=head,
+        relative_attention=body.relative_attention,
+        rms_norm=body.rms_norm,
+        config=plain,
+    )
