@@ -39,7 +39,16 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="peftselect")
 def cli() -> None:
-    """Choose a parameter-efficient fine-tuning method, know whether it fits, and run it."""
+    """Choose a parameter-efficient fine-tuning method, know whether it fits, and run it.
+
+    \b
+    peftselect recommend --task summarization --vram 4
+    peftselect run
+
+    \b
+    Shell completion (bash; zsh and fish likewise), for the shell's start-up file:
+    eval "$(_PEFTSELECT_COMPLETE=bash_source peftselect)"
+    """
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
