@@ -20,8 +20,9 @@ def test_the_table_has_a_row_for_each_registered_method(peftselect) -> None:
     assert done.returncode == 0
     rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.split()}
     assert set(METHODS) <= set(rows)
-    assert "reparameterized" in rows["lora"]
-    assert "only" in rows["qlora"].split()
+    assert "merge, 4-bit, several" in rows["lora"]
+    assert "4-bit only" in rows["qlora"]
+    assert "Reparameterized" in {line.strip() for line in done.stdout.splitlines()}
 
 
 def test_json_says_all_about_each(peftselect) -> None:

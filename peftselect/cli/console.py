@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -56,8 +56,9 @@ def table(
     right: Sequence[str] = (),
     caption: str = "",
     groups: Sequence[object] = (),
+    keep: Sequence[str] = (),
 ) -> None:
-    """Print a table; columns named in ``right`` are aligned right.
+    """Print a table; columns named in ``right`` are aligned right, those in ``keep`` are never wrapped.
 
     ``groups`` has a mark for each row: a line is drawn where it changes.
     """
@@ -71,7 +72,8 @@ def table(
         pad_edge=False,
     )
     for name in columns:
-        grid.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if name in right else "left"
+        grid.add_column(name, justify=justify, overflow="fold", no_wrap=name in keep)
     for number, row in enumerate(rows):
         if number and groups and groups[number] != groups[number - 1]:
             grid.add_section()

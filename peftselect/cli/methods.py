@@ -56,21 +56,27 @@ def methods(name: str | None, model: str, as_json: bool) -> None:
 def _list(found: list[Method], shape: ModelShape, model: str) -> None:
     from peftselect.cli import console
 
-    rows = [
-        (
-            item.name,
-            item.family,
-            _trained(item, shape),
-            _yes(item.mergeable),
-            {"no": "no", "possible": "yes", "required": "only"}[item.quantized_base],
-            _yes(item.multi_adapter),
-            item.summary,
-        )
-        for item in found
-    ]
-    columns = ("method", "family", "trains", "merges", "4-bit base", "several", "what it does")
-    caption = f"trains: parameters on {model}; several: many adapters on one base. `peftselect methods NAME` says more."
-    console.table("Methods", columns, rows, right=("trains",), caption=caption)
+    families = sorted({item.family for item in found})
+    for family in families:
+        rows = [
+            (item.name, _trained(item, shape), ", ".join(_can(item)) or "-", item.summary)
+            for item in found
+            if item.family == family
+        ]
+        columns = ("method", "trains", "can", "what it does")
+        console.table(family.capitalize(), columns, rows, right=("trains",), keep=("method", "trains"))
+    console.say(f"trains: parameters on {model} (--model for another; - where it cannot serve it).")
+    console.say("can: merge into the base, work on a 4-bit base, hold several adapters on one base.")
+    console.say("`peftselect methods NAME` says all about one.")
+
+
+def _can(method: Method) -> Iterator[str]:
+    if method.mergeable:
+        yield "merge"
+    if method.quantized_base != "no":
+        yield "4-bit" if method.quantized_base == "possible" else "4-bit only"
+    if method.multi_adapter:
+        yield "several"
 
 
 def _page(method: Method, shape: ModelShape, model: str) -> None:
