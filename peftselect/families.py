@@ -5,6 +5,7 @@ A plugin's author may build on them as the built-in methods do; nothing here kno
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +24,8 @@ TARGETS_BY_ROLE: dict[str, tuple[str, ...]] = {
     "attention": ("query", "key", "value", "query_key_value", "attention_output"),
     "ffn": ("ffn_gate", "ffn_in", "ffn_gate_in", "ffn_out"),
 }
+#: as in the thesis's experiment (4.1)
+DEFAULT_RANK, DEFAULT_ALPHA = 16, 16.0
 #: names of such layers are found nowhere else in a model, so that peft may be given the bare name
 _PROJECTIONS = frozenset({"query", "key", "value", "query_key_value"})
 
@@ -89,6 +92,10 @@ class LinearMethod(Method):
         """The linear groups that are adapted."""
         return choose_linears(shape, values["target_modules"])
 
+    def peft_targets(self, shape: ModelShape, linears: Sequence[LinearModule]) -> list[str] | str:
+        """peft's ``target_modules`` for exactly these layers (see :func:`peft_targets`)."""
+        return peft_targets(shape, linears)
+
     def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:
         """The targets must be layers of this model."""
         try:
@@ -124,14 +131,18 @@ class LowRankMethod(LinearMethod):
     mergeable: ClassVar[bool] = True
     quantized_base: ClassVar[Any] = "possible"
     adds_inference_cost: ClassVar[bool] = False
-    #: learning rate at r = alpha = 16
+    #: learning rate at the default rank and scale
     base_learning_rate: ClassVar[float] = 3e-4
 
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
         """Rank, scale, dropout and targets."""
         return (
-            Hyperparameter("r", 16, "int", "rank of the update", 1, 1024, search=(4, 8, 16, 32, 64), log=True),
-            Hyperparameter("lora_alpha", 16, "float", "the update is scaled by alpha / r", 1e-3, 4096, log=True),
+            Hyperparameter(
+                "r", DEFAULT_RANK, "int", "rank of the update", 1, 1024, search=(4, 8, 16, 32, 64), log=True
+            ),
+            Hyperparameter(
+                "lora_alpha", DEFAULT_ALPHA, "float", "the update is scaled by alpha / r", 1e-3, 4096, log=True
+            ),
             Hyperparameter("lora_dropout", 0.1, "float", "dropout before the update", 0, 0.9, search=(0.0, 0.05, 0.1)),
             Hyperparameter("use_rslora", False, "bool", "scale by alpha / sqrt(r) instead (rsLoRA)"),
             self.target_setting(),
@@ -147,8 +158,9 @@ class LowRankMethod(LinearMethod):
         rsLoRA), so the rate makes up for whatever the chosen r and alpha make of it.
         """
         rank, alpha = float(values["r"]), float(values["lora_alpha"])
-        scale = alpha / rank**0.5 if values["use_rslora"] else alpha / rank
-        return min(max(self.base_learning_rate * 4.0 / (scale * rank**0.5), 1e-5), 5e-3)
+        scale = alpha / math.sqrt(rank) if values["use_rslora"] else alpha / rank
+        at_defaults = DEFAULT_ALPHA / math.sqrt(DEFAULT_RANK)
+        return min(max(self.base_learning_rate * at_defaults / (scale * math.sqrt(rank)), 1e-5), 5e-3)
 
     def trainable_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
         """r (in + out) a target, and the head."""
@@ -177,7 +189,7 @@ class LowRankMethod(LinearMethod):
             lora_alpha=values["lora_alpha"],
             lora_dropout=values["lora_dropout"],
             use_rslora=values["use_rslora"],
-            target_modules=peft_targets(shape, linears),
+            target_modules=self.peft_targets(shape, linears),
             fan_in_fan_out=any(item.conv1d for item in linears) and not context.quantized,
             task_type=context.task_type,
             modules_to_save=context.modules_to_save,
@@ -210,7 +222,29 @@ class SoftPromptMethod(Method):
 
     def saved_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
         """The n vectors, and the head; whatever network made them is not needed any more."""
-        return int(values["num_virtual_tokens"]) * shape.hidden_size + shape.head.parameters
+        return int(values["num_virtual_tokens"]) * shape.embedding_size + shape.head.parameters
+
+    def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:
+        """Classifiers of encoder-decoders look for the end of the text in the token ids, which a prompt takes away."""
+        if shape.architecture == "encoder-decoder" and shape.head.kind == "sequence_classification":
+            return "a sequence classifier on an encoder-decoder reads token ids, which a soft prompt replaces"
+        return None
+
+    def prompt_arguments(self, shape: ModelShape, values: Mapping[str, Any], context: ApplyContext) -> dict[str, Any]:
+        """What every peft prompt configuration is given.
+
+        One submodule: by default peft makes a second set of rows for the decoder of an encoder-decoder, which nothing
+        ever reads. Sizes are given because peft's own guess fails where embeddings are narrower than the model.
+        """
+        return {
+            "num_virtual_tokens": int(values["num_virtual_tokens"]),
+            "num_transformer_submodules": 1,
+            "token_dim": shape.embedding_size,
+            "num_layers": shape.decoder_layers or shape.encoder_layers,
+            "num_attention_heads": shape.num_heads,
+            "task_type": context.task_type,
+            "modules_to_save": context.modules_to_save,
+        }
 
     def memory(self, shape: ModelShape, values: Mapping[str, Any], compute_bytes: int) -> MemoryTraits:
         """Only the longer sequence."""

@@ -185,6 +185,8 @@ class Method(ABC):
     adds_inference_cost: ClassVar[bool] = True
     #: False for methods whose result is a whole model, not an adapter beside it
     saves_adapter: ClassVar[bool] = True
+    #: False where only training decides how much of the adapter is kept (AdaLoRA's ranks)
+    saved_count_is_exact: ClassVar[bool] = True
     #: method under whose records this one is looked up when it has none of its own (qlora -> lora)
     records_like: ClassVar[str | None] = None
 

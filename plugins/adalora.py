@@ -1,0 +1,129 @@
+"""AdaLoRA: LoRA in the form of an SVD, whose ranks are dealt out among the layers while training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peftselect import Hyperparameter, LinearMethod, MemoryTraits, Reference, Structure, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from peftselect import ApplyContext, ModelShape
+
+
+class AdaLora(LinearMethod):
+    """Low-rank adaptation with an adaptive budget."""
+
+    name = "adalora"
+    title = "AdaLoRA"
+    summary = "LoRA that starts with a larger rank and prunes it where it matters least, layer by layer."
+    family = "reparameterized"
+    structure = Structure(
+        intra_connectivity="dense: linear (SVD)",
+        inter_connectivity="fixed: dense",
+        parameters_adapted="reparameterization",
+        parameter_sharing="none",
+        input_type="data",
+        insertion_form="parallel",
+        insertions="all layers, rank differs",
+        integration_form="scaled addition",
+        workspace="attention; FFN",
+    )
+    # Zhang et al. 2023, appendix: rates of 5e-4 to 2e-3 on GLUE, 5e-4 on XSum; initial rank 1.5 times the target
+    references = (
+        Reference(
+            "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", "https://arxiv.org/abs/2303.10512", 2023
+        ),
+    )
+    acts_on = frozenset({"attention", "ffn"})
+    default_targets = "all-linear"
+    mergeable = True
+    quantized_base = "possible"
+    adds_inference_cost = False
+    saved_count_is_exact = False
+
+    def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
+        """Both ranks, scale, dropout, regularisation and targets."""
+        return (
+            Hyperparameter("init_r", 12, "int", "rank at the start", 1, 1024, search=(6, 12, 24), log=True),
+            Hyperparameter("target_r", 8, "int", "average rank at the end", 1, 1024, search=(4, 8, 16), log=True),
+            Hyperparameter("lora_alpha", 32, "float", "the update is scaled by alpha / rank", 1e-3, 4096, log=True),
+            Hyperparameter("lora_dropout", 0.1, "float", "dropout before the update", 0, 0.9, search=(0.0, 0.05, 0.1)),
+            Hyperparameter("orth_reg_weight", 0.1, "float", "weight of the orthogonality penalty in the loss", 0, 10),
+            self.target_setting(),
+            Hyperparameter("learning_rate", 1e-3, "float", "peak learning rate", 1e-6, 1.0, log=True),
+        )
+
+    def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:
+        """The rank can only shrink."""
+        if values["target_r"] > values["init_r"]:
+            return f"target_r={values['target_r']} is above init_r={values['init_r']}: ranks are only taken away"
+        return super().unsupported(shape, values)
+
+    def rank(self, values: Mapping[str, Any]) -> int | None:
+        """Average rank at the end."""
+        return int(values["target_r"])
+
+    def trainable_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
+        """init_r (in + out + 1) a target, and the head."""
+        return self._count(shape, values, int(values["init_r"]))
+
+    def saved_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
+        """The budget spread evenly; which layers keep more of it is known only after training."""
+        return self._count(shape, values, int(values["target_r"]))
+
+    def _count(self, shape: ModelShape, values: Mapping[str, Any], rank: int) -> int:
+        linears = self.targets(shape, values)
+        adapters = sum(item.count * rank * (item.in_features + item.out_features + 1) for item in linears)
+        return adapters + shape.head.parameters
+
+    def changed_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
+        """Weights of the targets, all of which the merged update changes, and the head."""
+        linears = self.targets(shape, values)
+        return sum(item.count * item.in_features * item.out_features for item in linears) + shape.head.parameters
+
+    def memory(self, shape: ModelShape, values: Mapping[str, Any], compute_bytes: int) -> MemoryTraits:
+        """The inputs of both factors."""
+        return self.low_rank_memory(shape, values, int(values["init_r"]), compute_bytes)
+
+    def peft_config(self, shape: ModelShape, values: Mapping[str, Any], context: ApplyContext) -> Any:
+        """peft's AdaLoraConfig: a tenth of the steps to warm up, three tenths to settle with the final ranks."""
+        from peft import AdaLoraConfig
+
+        steps = max(context.total_steps, 1)
+        warm_up, settle = steps // 10, max(steps * 3 // 10, 1 if steps > 1 else 0)
+        linears = self.targets(shape, values)
+        return AdaLoraConfig(
+            init_r=int(values["init_r"]),
+            target_r=int(values["target_r"]),
+            lora_alpha=values["lora_alpha"],
+            lora_dropout=values["lora_dropout"],
+            orth_reg_weight=values["orth_reg_weight"],
+            total_step=steps,
+            tinit=warm_up,
+            tfinal=settle,
+            deltaT=max(1, min(10, (steps - warm_up - settle) // 10)),
+            target_modules=self.peft_targets(shape, linears),
+            fan_in_fan_out=any(item.conv1d for item in linears) and not context.quantized,
+            task_type=context.task_type,
+            modules_to_save=context.modules_to_save,
+        )
+
+    def callbacks(self, values: Mapping[str, Any], context: ApplyContext) -> list[Any]:
+        """Deal out the ranks after each optimizer step, while the gradients are still there."""
+        from transformers import TrainerCallback
+
+        class AllocateRanks(TrainerCallback):  # type: ignore[misc]
+            """Without this call AdaLoRA is a plain SVD of full rank (peft issue 745)."""
+
+            def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+                getattr(model, "module", model).base_model.update_and_allocate(state.global_step)
+
+        return [AllocateRanks()]
+
+
+@hookimpl
+def register_methods() -> tuple[type[LinearMethod], ...]:
+    """Offer AdaLoRA."""
+    return (AdaLora,)
