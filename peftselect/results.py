@@ -44,7 +44,12 @@ class ResultsStore:
         file_system, folder = self._open()
         target = f"{folder}/{record.id}.json"
         temporary = f"{folder}/.{record.id}-{uuid.uuid4().hex}.tmp"
-        text = json.dumps(record.to_json(), indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        try:
+            text = json.dumps(record.to_json(), indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"the record holds a value that JSON has not: {error}", "leave out what is not known or not finite"
+            ) from error
         try:
             file_system.makedirs(folder, exist_ok=True)
             file_system.pipe_file(temporary, text.encode())

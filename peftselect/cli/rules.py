@@ -57,9 +57,8 @@ def _check(files: tuple[str, ...], as_json: bool) -> int:
     else:
         for problem in problems:
             console.say(problem)
-        console.say(
-            f"{len(found)} rules, {cases} cases: {f'{len(problems)} go wrong' if problems else 'all as written'}."
-        )
+        outcome = f"{len(problems)} go wrong" if problems else "all as written"
+        console.say(f"{len(found)} rule{'s' * (len(found) != 1)}, {cases} cases: {outcome}.")
     return 2 if problems else 0
 
 

@@ -199,5 +199,5 @@ def _weight(at: At, table: Mapping[str, Any]) -> float:
 def _only_for(at: At, table: Mapping[str, Any], key: str, effect: str) -> Mapping[str, Any]:
     values = table.get(key, {})
     if (table["effect"] == effect) != bool(values) or not isinstance(values, Mapping):
-        raise at.refuse(key, f"a table that belongs to effect {effect!r}, and to no other")
+        raise at.refuse(key, f"a table that belongs to effect {effect!r} alone")
     return values
