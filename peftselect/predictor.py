@@ -114,10 +114,9 @@ class Predictor:
         if name is None or name not in self._by_method:
             return None
         asked = _asked(facts)
-        difference = self._difference(asked, name)
+        difference, half = self.estimate(asked, name)
         own = self._by_method[name]
         local = [item for item in own if item.cell.family == asked.family and item.cell.regime == asked.regime]
-        half = self._half_width(asked, name)
         borrowed = f" ({method} has no records of its own: those of {name})" if name != method else ""
         return Prediction(
             difference_points=difference,
@@ -130,14 +129,14 @@ class Predictor:
             expected=self._expected(asked, difference, half),
         )
 
-    def _difference(self, asked: Cell, name: str) -> float:
-        return sum(level.at(asked, name) for level in self._levels)
+    def estimate(self, cell: Cell, method: str) -> tuple[float, float]:
+        """Distance from the median and half the width of its 80 % interval, in points, for a method with records.
 
-    def _half_width(self, asked: Cell, name: str) -> float:
-        """Scatter of single comparisons, and on top of it what the mean itself may be off by."""
-        return INTERVAL_FACTOR * math.sqrt(
-            self._scatter[name] + sum(level.doubt(asked, name) for level in self._levels)
-        )
+        The width is the scatter of single comparisons, and on top of it what the mean itself may be off by.
+        """
+        difference = sum(level.at(cell, method) for level in self._levels)
+        doubt = sum(level.doubt(cell, method) for level in self._levels)
+        return difference, INTERVAL_FACTOR * math.sqrt(self._scatter[method] + doubt)
 
     def _expected(self, asked: Cell, difference: float, half: float) -> Expected | None:
         medians: dict[str, list[float]] = defaultdict(list)
@@ -219,26 +218,28 @@ def _asked(facts: Mapping[str, Any]) -> Cell:
 
 def _because(own: Sequence[Observation], local: Sequence[Observation], asked: Cell) -> str:
     family = [item for item in own if item.cell.family == asked.family]
-    text = f"{len(own)} comparisons with other methods"
+    text = f"{len(own)} comparison{'s' * (len(own) != 1)} with other methods"
     if not family:
         return f"{text}, none of them of {asked.family} tasks"
     data = f", {len(local)} of these with {asked.regime} data" if asked.regime != "unknown" else ""
     return f"{text}, {len(family)} of them of {asked.family} tasks{data}"
 
 
-def held_out(
-    learned: Sequence[Observation], group: Callable[[Cell], str]
-) -> dict[Cell, dict[str, tuple[float, float]]]:
-    """Predicted and true distances of the methods of each cell, each group of cells predicted from all the others.
+#: by cell and method: predicted distance, half the width of its 80 % interval, true distance, in points
+HeldOut = dict[Cell, dict[str, tuple[float, float, float]]]
+
+
+def held_out(learned: Sequence[Observation], group: Callable[[Cell], str]) -> HeldOut:
+    """What is predicted of each group of cells from all the others, beside the truth.
 
     Methods without records in the other groups are left out (the predictor abstains).
     """
-    found: dict[Cell, dict[str, tuple[float, float]]] = defaultdict(dict)
+    found: HeldOut = defaultdict(dict)
     for name in sorted({group(item.cell) for item in learned}):
         predictor = Predictor([item for item in learned if group(item.cell) != name])
         for item in learned:
             if group(item.cell) == name and item.method in predictor.methods:
-                found[item.cell][item.method] = (predictor._difference(item.cell, item.method), item.difference)
+                found[item.cell][item.method] = (*predictor.estimate(item.cell, item.method), item.difference)
     return found
 
 
@@ -252,7 +253,7 @@ def regret(learned: Sequence[Observation], group: Callable[[Cell], str]) -> dict
         truths[item.cell][item.method] = item.difference
     for cell, truth in truths.items():
         best, mean = max(truth.values()), sum(truth.values()) / len(truth)
-        chosen = max(predictions.get(cell, {}).values(), default=(0.0, mean))[1]
+        chosen = max(predictions.get(cell, {}).values(), default=(0.0, 0.0, mean))[2]
         losses["predictor"].append(best - chosen)
         losses["always_lora"].append(best - truth.get("lora", mean))
         losses["random"].append(best - mean)

@@ -39,6 +39,7 @@ class PrefixTuningPeft(Method):
     )
     heads = ALL_HEADS - {"multiple_choice"}
     acts_on = frozenset({"attention"})
+    records_like = "prefix_tuning"
     quantized_base = "possible"
     gradient_checkpointing = False
 

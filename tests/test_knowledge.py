@@ -50,6 +50,9 @@ def test_every_rule_says_why_and_shows_when(item: Rule) -> None:
     assert check([item]) == []
 
 
+ADAPTER = {"family": "additive", "acts_on": ["ffn", "attention"], "integration_form": "direct addition"}
+
+
 def test_every_sentence_of_the_selection_guide_has_a_rule() -> None:
     situations = [
         ({"task": "ner"}, {"method": "prompt_tuning"}, 1),
@@ -60,7 +63,7 @@ def test_every_sentence_of_the_selection_guide_has_a_rule() -> None:
         ({"task": "qa"}, {"method": "tiny_attention_adapter"}, 1),
         ({"task": "data_to_text"}, {"method": "lora"}, 1),
         ({"task": "summarization"}, {"method": "prefix_tuning"}, 1),
-        ({"traits": ["faithful"], "generates": True}, {"family": "additive", "acts_on": ["ffn", "attention"]}, -1),
+        ({"traits": ["faithful"], "generates": True}, ADAPTER, -1),
         ({"traits": ["reasoning"]}, {"acts_on": ["attention"]}, 1),
         ({"traits": ["new-knowledge"]}, {"acts_on": ["ffn"]}, 1),
         ({"traits": ["simple"]}, {"acts_on": ["embedding"]}, 1),
