@@ -1,0 +1,242 @@
+"""From a candidate to a model that can be trained: tokenizer, base model, head, precision, method.
+
+Whoever trains passes :func:`autocast` of the result to its Trainer: adapters in float32 over a base in 16 bits need
+none, everything else does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from peftselect.errors import InputError, UnsupportedError
+from peftselect.method import ApplyContext
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from peftselect.method import Candidate, Recipe
+    from peftselect.problem import BaseModel, Problem
+    from peftselect.shape import ModelShape
+
+AUTO_CLASSES = {
+    "causal_lm": "AutoModelForCausalLM",
+    "seq2seq_lm": "AutoModelForSeq2SeqLM",
+    "sequence_classification": "AutoModelForSequenceClassification",
+    "token_classification": "AutoModelForTokenClassification",
+    "question_answering": "AutoModelForQuestionAnswering",
+    "multiple_choice": "AutoModelForMultipleChoice",
+}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+#: parts that a checkpoint may lack beside the head: masked language models are published without a pooler
+_MAY_BE_NEW = ("pooler",)
+_FIX = "give a folder with config.json, tokenizer and safetensors weights, or a hub id that can be fetched"
+
+
+def load_tokenizer(base_model: BaseModel) -> Any:
+    """The model's fast tokenizer, with a padding token (the end of text, where it has none of its own)."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            base_model.load_from, local_files_only=base_model.folder is not None, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(f"{base_model.reference}: no tokenizer could be loaded ({_line(error)})", _FIX) from error
+    if tokenizer.pad_token is None:
+        stand_in = tokenizer.eos_token or tokenizer.unk_token
+        if stand_in is None:
+            raise InputError(f"{base_model.reference}: the tokenizer has no padding, end or unknown token", _FIX)
+        tokenizer.pad_token = stand_in
+    return tokenizer
+
+
+def load_model(
+    base_model: BaseModel,
+    shape: ModelShape,
+    recipe: Recipe,
+    labels: Sequence[str] = (),
+    device: str | None = None,
+    *,
+    master_weights: bool = False,
+) -> Any:
+    """The base model under the head of ``shape``, in the recipe's precision or quantised, ready for a method.
+
+    ``labels`` names the classes in the order of their ids. ``master_weights`` keeps float32 whatever the precision, for
+    methods that train the base's own weights. InputError where the checkpoint lacks what the head needs.
+    """
+    arguments: dict[str, Any] = {"dtype": torch.float32 if master_weights else DTYPES[recipe.precision]}
+    if recipe.quantization:
+        arguments["quantization_config"] = _quantization(recipe, shape)
+        arguments["device_map"] = {"": device or ("cuda:0" if torch.cuda.is_available() else "cpu")}
+    loader = getattr(transformers, AUTO_CLASSES[shape.head.kind])
+    try:
+        model, report = loader.from_pretrained(
+            base_model.load_from,
+            config=_config(base_model, shape, labels),
+            local_files_only=base_model.folder is not None,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **arguments,
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise InputError(f"{base_model.reference}: the model could not be loaded ({_line(error)})", _FIX) from error
+    _check_complete(base_model, shape, report)
+    if recipe.quantization:
+        from peft import prepare_model_for_kbit_training
+
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    elif device:
+        model = model.to(device)
+    return model
+
+
+def build(
+    problem: Problem,
+    candidate: Candidate,
+    labels: Sequence[str] = (),
+    total_steps: int = 1,
+    seed: int = 0,
+    device: str | None = None,
+) -> tuple[Any, Any]:
+    """Load the problem's model and apply the candidate's method: (model, tokenizer), ready to train.
+
+    ``total_steps`` is the number of optimizer steps to come. The same seed gives the same head and adapter.
+    """
+    transformers.set_seed(seed)
+    method, recipe, shape = candidate.method, candidate.recipe, problem.shape
+    tokenizer = load_tokenizer(problem.model)
+    model = load_model(problem.model, shape, recipe, labels, device, master_weights=not method.saves_adapter)
+    _fit_tokenizer(problem.model, model, tokenizer, shape)
+    if recipe.gradient_checkpointing:
+        if not method.gradient_checkpointing:
+            raise UnsupportedError(f"{method.title} does not work with gradient checkpointing", "turn it off")
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if shape.architecture == "decoder" and method.prepended_positions(candidate.values):
+        # a soft prompt takes the token ids away by which a classifier finds the end of the text: it is put last
+        tokenizer.padding_side = "left"
+    context = ApplyContext(shape, problem.task.name, total_steps, seed, quantized=recipe.quantization is not None)
+    try:
+        model = method.apply(model, candidate.values, context)
+    except (ValueError, NotImplementedError) as error:
+        raise UnsupportedError(
+            f"{method.title} cannot be applied to {problem.model.name} ({_line(error)})", "choose another method"
+        ) from error
+    _train_in_float32(model)
+    return model, tokenizer
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """(trainable, all) parameters; 4-bit weights, which are stored two to a byte, count in full."""
+    trainable = total = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        number = state.shape.numel() if state is not None else parameter.numel()
+        total += number
+        trainable += number if parameter.requires_grad else 0
+    return trainable, total
+
+
+def autocast(model: Any, recipe: Recipe) -> str | None:
+    """Which automatic mixed precision ("bf16", "fp16") a training step of this model needs; None for none.
+
+    float16 needs the Trainer's loss scaling. bfloat16 needs autocast where float32 and bfloat16 meet inside a layer:
+    float32 master weights, a quantised base, single parameters trained in otherwise frozen layers.
+    """
+    if recipe.precision == "fp32":
+        return None
+    if recipe.precision == "fp16" or recipe.quantization:
+        return recipe.precision
+    if all(parameter.dtype not in _SIXTEEN_BITS for parameter in model.parameters()):
+        return recipe.precision
+    mixed = any(
+        {True, False} == {parameter.requires_grad for parameter in module.parameters(recurse=False)}
+        for module in model.modules()
+    )
+    return recipe.precision if mixed else None
+
+
+def _config(base_model: BaseModel, shape: ModelShape, labels: Sequence[str]) -> Any:
+    """The checkpoint's configuration with this task's labels; one label on a sequence is a number to regress."""
+    settings: dict[str, Any] = {}
+    if shape.head.kind in {"sequence_classification", "token_classification"}:
+        names = tuple(labels) or tuple(f"LABEL_{index}" for index in range(shape.head.num_labels))
+        settings = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+        if shape.head.kind == "sequence_classification":
+            settings["problem_type"] = "regression" if len(names) == 1 else "single_label_classification"
+    return transformers.AutoConfig.from_pretrained(
+        base_model.load_from,
+        local_files_only=base_model.folder is not None,
+        trust_remote_code=False,
+        **({"num_labels": len(settings["id2label"])} if settings else {}),
+        **settings,
+    )
+
+
+def _quantization(recipe: Recipe, shape: ModelShape) -> Any:
+    """4-bit NormalFloat with double quantisation, or 8 bits; heads that are trained stay as they are."""
+    skipped = [*shape.head.modules, *_MAY_BE_NEW] if shape.head.modules else None
+    if recipe.quantization == "int8":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[recipe.precision],
+        llm_int8_skip_modules=skipped,
+    )
+
+
+def _check_complete(base_model: BaseModel, shape: ModelShape, report: dict[str, Any]) -> None:
+    """Only the head may be new: random weights anywhere else would pass for a pretrained model."""
+    new = {*shape.head.modules, *_MAY_BE_NEW}
+    mismatched = [entry[0] if isinstance(entry, tuple) else entry for entry in report["mismatched_keys"]]
+    lost = [name for name in (*report["missing_keys"], *mismatched) if not new & set(name.split("."))]
+    if lost:
+        raise InputError(
+            f"{base_model.reference}: the checkpoint lacks {len(lost)} of the weights that a {shape.head.kind} model"
+            f" needs ({sorted(lost)[0]} first)",
+            "the configuration and the weights are of different models, or the task needs another kind of model",
+        )
+
+
+def _fit_tokenizer(base_model: BaseModel, model: Any, tokenizer: Any, shape: ModelShape) -> None:
+    """Refuse a tokenizer of another model; tell the model which token is padding."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise InputError(
+            f"{base_model.reference}: the tokenizer has {len(tokenizer)} tokens, the model knows {rows}",
+            "the folder holds the tokenizer of another model",
+        )
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    if getattr(model, "generation_config", None) is not None and model.generation_config.pad_token_id is None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _train_in_float32(model: Any) -> None:
+    """Keep trained weights in float32: steps of a usual learning rate vanish in the rounding of 16 bits.
+
+    A layer all of whose parameters are trained (a head) takes its input in float32 from then on.
+    """
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        trained = [parameter for parameter in own if parameter.requires_grad and parameter.dtype in _SIXTEEN_BITS]
+        for parameter in trained:
+            parameter.data = parameter.data.float()
+        if trained and len(trained) == len(own):
+            module.register_forward_pre_hook(_to_float32)
+
+
+def _to_float32(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        item.float() if isinstance(item, torch.Tensor) and item.is_floating_point() else item for item in inputs
+    )
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's text, cut to a readable length."""
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return text if len(text) <= 160 else text[:157] + "..."
