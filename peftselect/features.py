@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 MIN_METHODS = 4
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """What the runs of one comparison have in common."""
 
     source: str

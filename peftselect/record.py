@@ -68,8 +68,7 @@ class RunRecord:
     @classmethod
     def from_json(cls, document: Mapping[str, Any], where: str = "record") -> RunRecord:
         """Read a record; DataError names ``where`` and the field that is missing or wrong."""
-        known = {item.name for item in fields(cls)}
-        values = {key: value for key, value in document.items() if key in known}
+        values = {key: value for key, value in document.items() if key in _FIELDS}
         if document.get("schema", SCHEMA) != SCHEMA:
             raise DataError(
                 f"{where}: schema {document['schema']!r} is not known", f"this version reads schema {SCHEMA}"
@@ -94,3 +93,6 @@ class RunRecord:
             except TypeError as error:
                 raise DataError(f"{where}: {name} is malformed ({error})", "each score is {value, std}") from error
         return cls(**values)
+
+
+_FIELDS = frozenset(item.name for item in fields(RunRecord))
