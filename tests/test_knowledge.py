@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ import pytest
 from peftselect.errors import InputError
 from peftselect.facts import FACTS
 from peftselect.knowledge import EVIDENCE, Rule, check, fire, load_rules
+from peftselect.method import Recipe
 from peftselect.plugin_manager import host
 from peftselect.resources import shipped
+from peftselect.vocabulary import task_family
+from tests.test_facts import SHAPE
 
 RULES = load_rules(host().rule_files())
 GUIDE = shipped("rules", "README.md").read_text(encoding="utf-8")
@@ -79,6 +83,26 @@ def test_what_the_tables_contradict_weighs_little() -> None:
     contradicted = [item for item in RULES if "against it" in item.source]
     assert len(contradicted) >= 5
     assert max(item.weight for item in contradicted) <= 1.0
+
+
+def test_settings_are_ones_that_the_methods_have() -> None:
+    methods = host().methods()
+    recipe = {item.name for item in fields(Recipe)}
+    checked = 0
+    for item in (item for item in RULES if item.effect == "set"):
+        for method in (methods[name] for name in item.methods & set(methods)):
+            settings = {setting.name: setting for setting in method.hyperparameters(SHAPE)}
+            for name, value in item.values.items():
+                assert name in recipe or settings[name].parse(value) is not None, (item.name, method.name)
+                checked += 1
+    assert checked > 5
+
+
+def test_tasks_named_in_rules_are_tasks() -> None:
+    named = [item for rule in RULES for item in rule.when if item.fact == "task"]
+    words = {word for item in named for word in (item.value if isinstance(item.value, list) else [item.value])}
+    assert len(words) > 5
+    assert all(task_family(word) for word in words), words
 
 
 @pytest.mark.parametrize(
