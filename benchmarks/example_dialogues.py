@@ -9,7 +9,10 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SEED = 20240613
 SPLITS = {"train": 1200, "validation": 100, "test": 100}
@@ -41,12 +44,23 @@ def generate(rng: random.Random) -> Dialogue:
     scenario = rng.choice(grammar()["scenario"])
     first, second = rng.sample(grammar()["slots"]["person"], 2)
     values = _fill(scenario, rng) | {"A": first, "B": second}
-    turns = [rng.choice(block) for block in scenario["blocks"]]
+    text = "\n".join(rng.choice(block) for block in scenario["blocks"]).format_map(values)
+    asked = [(question.format_map(values), answer.format_map(values)) for question, answer in scenario["questions"]]
     return Dialogue(
-        text="\n".join(turns).format_map(values),
+        text=text,
         summary=scenario["summary"].format_map(values),
-        questions=tuple((q.format_map(values), a.format_map(values)) for q, a in scenario["questions"]),
+        questions=(*asked, *_about_turns(text)),
     )
+
+
+def _about_turns(text: str) -> Iterator[tuple[str, str]]:
+    """Questions whose answer is a whole turn: they teach copying, which the other answers are made of."""
+    turns = [turn.split(": ", 1) for turn in text.split("\n")]
+    yield "Who speaks first?", turns[0][0]
+    for speaker in dict.fromkeys(name for name, _ in turns):
+        said = [words for name, words in turns if name == speaker]
+        yield f"What does {speaker} say first?", said[0]
+        yield f"What does {speaker} say last?", said[-1]
 
 
 def _fill(scenario: dict[str, Any], rng: random.Random) -> dict[str, str]:

@@ -74,7 +74,7 @@ def test_the_model_is_small() -> None:
     weights = example_model() / "model.safetensors"
     assert weights.stat().st_size <= 8_000_000
     with safe_open(weights, "pt") as file:
-        sizes = [file.get_slice(name) for name in file.keys()]
+        sizes = [file.get_slice(name) for name in list(file.keys())]
         assert {piece.get_dtype() for piece in sizes} == {"F16"}
         parameters = sum(_product(piece.get_shape()) for piece in sizes)
     assert 1_000_000 < parameters <= 3_000_000
