@@ -159,18 +159,24 @@ def autocast(model: Any, recipe: Recipe) -> str | None:
 
 
 def _config(base_model: BaseModel, shape: ModelShape, labels: Sequence[str]) -> Any:
-    """The checkpoint's configuration with this task's labels; one label on a sequence is a number to regress."""
-    settings: dict[str, Any] = {}
+    """The checkpoint's configuration with this task's labels (a span has two: start and end).
+
+    One label on a sequence is a number to regress.
+    """
+    settings: dict[str, Any] = {"num_labels": 2} if shape.head.kind == "question_answering" else {}
     if shape.head.kind in {"sequence_classification", "token_classification"}:
         names = tuple(labels) or tuple(f"LABEL_{index}" for index in range(shape.head.num_labels))
-        settings = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+        settings = {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: index for index, name in enumerate(names)},
+        }
         if shape.head.kind == "sequence_classification":
             settings["problem_type"] = "regression" if len(names) == 1 else "single_label_classification"
     return transformers.AutoConfig.from_pretrained(
         base_model.load_from,
         local_files_only=base_model.folder is not None,
         trust_remote_code=False,
-        **({"num_labels": len(settings["id2label"])} if settings else {}),
         **settings,
     )
 

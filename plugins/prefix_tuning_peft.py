@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from peftselect import ApplyContext, ModelShape
 
 
+#: encoders whose forward in transformers takes no ``past_key_values``
+NO_CACHE = frozenset({"albert", "distilbert"})
+
+
 class PrefixTuningPeft(Method):
     """Trained keys and values. In an encoder-decoder peft reaches the decoder's self-attention alone."""
 
@@ -62,6 +66,8 @@ class PrefixTuningPeft(Method):
         """The model must take keys and values from outside."""
         if shape.architecture == "encoder-decoder" and shape.head.kind not in {"seq2seq_lm", "causal_lm"}:
             return "a classifier on an encoder-decoder takes no keys and values from outside"
+        if shape.model_type in NO_CACHE:
+            return f"{shape.model_type} takes no keys and values from outside"
         return None
 
     def trainable_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
