@@ -109,9 +109,16 @@ class ModelShape:
     bias_parameters: int
     linears: tuple[LinearModule, ...]
     head: HeadShape
-    #: extra facts a family needs (position embedding rows, whether norms are RMS, word_embed_proj_dim, ...)
+    #: learnt biases on attention scores (T5), which make every layer build a bias of its own
     relative_attention: bool = False
     rms_norm: bool = False
+    #: norms in a block (a decoder block with cross-attention has one more)
+    norms_per_block: int = 2
+    #: activation of the feed-forward part, in transformers' words ("gelu", "gelu_new", "relu", "silu", ...)
+    activation: str = "gelu"
+    #: whether hidden states pass through dropout while training
+    dropout: bool = False
+    #: plain values of the configuration, for what a method must look up
     config: tuple[tuple[str, object], ...] = ()
 
     @property

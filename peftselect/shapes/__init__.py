@@ -10,6 +10,8 @@ from peftselect.errors import InputError, UnknownNameError
 from peftselect.shape import HeadShape, ModelShape
 from peftselect.shapes.body import FAMILIES, Body, Config
 
+_ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation", "dense_act_fn")
+_DROPOUTS = ("hidden_dropout_prob", "dropout_rate", "dropout", "resid_pdrop", "resid_dropout", "hidden_dropout")
 _DEFAULT_HEADS = {"encoder": "sequence_classification", "decoder": "causal_lm", "encoder-decoder": "seq2seq_lm"}
 
 
@@ -69,5 +71,16 @@ def _shape(kind: str, body: Body, head: HeadShape, frozen: int, frozen_biases: i
         head=head,
         relative_attention=body.relative_attention,
         rms_norm=body.rms_norm,
+        norms_per_block=body.norms_per_block,
+        activation=_activation(config, body),
+        dropout=any(float(config.get(key) or 0.0) > 0 for key in _DROPOUTS),
         config=plain,
     )
+
+
+def _activation(config: Config, body: Body) -> str:
+    """The activation's name; T5 names it within ``feed_forward_proj``, where a gated GELU is the tanh form."""
+    named = next((str(config[key]) for key in _ACTIVATIONS if config.get(key)), None)
+    if named is None and (projection := config.get("feed_forward_proj")):
+        named = "gelu_new" if projection == "gated-gelu" else str(projection).removeprefix("gated-")
+    return named or body.activation

@@ -35,7 +35,8 @@ class Body:
     """A family's answer for one configuration, heads left open (see :class:`peftselect.shape.ModelShape`).
 
     ``embeddings``, ``norms`` and ``other`` are parameters outside the linear modules of the blocks;
-    ``other_biases`` counts the biases among them.
+    ``other_biases`` counts the biases among them. ``activation`` is the family's default, for configurations that do
+    not name one.
     """
 
     architecture: Architecture
@@ -58,6 +59,8 @@ class Body:
     tied_embeddings: bool = True
     relative_attention: bool = False
     rms_norm: bool = False
+    norms_per_block: int = 2
+    activation: str = "gelu"
     heads: Mapping[str, Callable[[int], Head]] = field(default_factory=dict)
 
     @property

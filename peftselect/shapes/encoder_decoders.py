@@ -64,6 +64,7 @@ def t5(config: Config) -> Body:
         embeddings=vocabulary * hidden, norms=hidden * (2 * encoder + 3 * decoder + 2),
         encoder_layers=encoder, decoder_layers=decoder, other=2 * buckets * heads, head_dim=key, gated_ffn=gated,
         tied_embeddings=tied, relative_attention=True, rms_norm=True,
+        activation="gelu_new" if gated else "relu",
         heads={"seq2seq_lm": partial(_language_model, vocabulary, untied),
                "sequence_classification": partial(_classification, hidden)},
     )  # fmt: skip

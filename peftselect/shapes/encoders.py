@@ -130,5 +130,6 @@ def albert(config: Config) -> Body:
         "encoder", hidden, need(config, "num_attention_heads"), ffn, vocabulary, linears,
         embeddings=(vocabulary + positions + int(config.get("type_vocab_size", 2))) * wide,
         norms=2 * wide + copies * 4 * hidden, encoder_layers=layers, other=wide * hidden + hidden,
-        other_biases=wide + copies * 2 * hidden + hidden, embedding_size=wide, max_positions=positions, heads=heads,
+        other_biases=wide + copies * 2 * hidden + hidden, embedding_size=wide, max_positions=positions,
+        activation="gelu_new", heads=heads,
     )  # fmt: skip

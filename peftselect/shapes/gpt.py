@@ -20,6 +20,8 @@ def _decoder(
     positions: int = 0,
     tied: bool = True,
     head_bias: bool = False,
+    activation: str = "gelu_new",
+    norms_per_block: int = 2,
     **more: int,
 ) -> Body:
     """A decoder with LayerNorms (weight and bias): ``norms`` of them, ``positions`` learnt position rows."""
@@ -30,6 +32,7 @@ def _decoder(
         embeddings=(vocabulary + positions) * hidden, norms=2 * hidden * norms, decoder_layers=layers,
         other=more.get("other", 0), other_biases=hidden * norms, num_kv_heads=more.get("kv_heads", 0),
         max_positions=more.get("max_positions"), tied_embeddings=tied,
+        activation=activation, norms_per_block=norms_per_block,
         heads=decoder_heads(hidden, vocabulary, untied=0 if tied else vocabulary * hidden, biases=biases),
     )  # fmt: skip
 
@@ -72,7 +75,7 @@ def gpt_bigcode(config: Config) -> Body:
     )
     return _decoder(
         config, hidden, layers, heads, ffn, linears,
-        norms=2 * layers + 1, positions=positions, max_positions=positions, kv_heads=kv_heads,
+        norms=2 * layers + 1, positions=positions, max_positions=positions, kv_heads=kv_heads, activation="gelu_pytorch_tanh",
     )  # fmt: skip
 
 
@@ -114,7 +117,7 @@ def gptj(config: Config) -> Body:
     )
     return _decoder(
         config, hidden, layers, need(config, "n_head", "num_attention_heads"), ffn, linears,
-        norms=layers + 1, tied=False, head_bias=True, max_positions=need(config, "n_positions"),
+        norms=layers + 1, norms_per_block=1, tied=False, head_bias=True, max_positions=need(config, "n_positions"),
     )  # fmt: skip
 
 
@@ -132,7 +135,7 @@ def gpt_neox(config: Config) -> Body:
         ("mlp.dense_4h_to_h", "ffn_out", ffn, hidden, True),
     )
     return _decoder(
-        config, hidden, layers, need(config, "num_attention_heads"), ffn, linears, norms=2 * layers + 1,
+        config, hidden, layers, need(config, "num_attention_heads"), ffn, linears, norms=2 * layers + 1, activation="gelu",
         tied=bool(config.get("tie_word_embeddings", False)), max_positions=need(config, "max_position_embeddings"),
     )  # fmt: skip
 
@@ -160,7 +163,7 @@ def opt(config: Config) -> Body:
         "decoder", hidden, need(config, "num_attention_heads"), ffn, vocabulary, linears,
         embeddings=vocabulary * wide + (positions + 2) * hidden, norms=2 * hidden * norms, decoder_layers=layers,
         other=2 * wide * hidden if wide != hidden else 0, other_biases=hidden * norms, embedding_size=wide,
-        max_positions=positions, heads=decoder_heads(wide, vocabulary),
+        max_positions=positions, activation="relu", heads=decoder_heads(wide, vocabulary),
     )  # fmt: skip
 
 
@@ -178,4 +181,4 @@ def bloom(config: Config) -> Body:
         ("mlp.dense_4h_to_h", "ffn_out", ffn, hidden, True),
     )
     heads = need(config, "n_head", "num_attention_heads")
-    return _decoder(config, hidden, layers, heads, ffn, linears, norms=2 * layers + 2)
+    return _decoder(config, hidden, layers, heads, ffn, linears, norms=2 * layers + 2, activation="gelu")

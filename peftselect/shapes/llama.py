@@ -30,7 +30,16 @@ def _attention(
     )
 
 
-def _body(config: Config, linears: tuple[LinearModule, ...], *, norms: int, tied_default: bool, **more: int) -> Body:
+def _body(
+    config: Config,
+    linears: tuple[LinearModule, ...],
+    *,
+    norms: int,
+    tied_default: bool,
+    activation: str,
+    norms_per_block: int = 2,
+    **more: int,
+) -> Body:
     """A rotary decoder; ``norms`` counts norm parameters, ``more`` may give biases of norms and of the last matrix."""
     hidden, layers, ffn, heads, kv_heads, head_dim = _sizes(config)
     vocabulary = need(config, "vocab_size")
@@ -42,7 +51,7 @@ def _body(config: Config, linears: tuple[LinearModule, ...], *, norms: int, tied
         other_biases=more.get("norm_biases", 0), num_kv_heads=kv_heads, head_dim=head_dim,
         max_positions=config.get("max_position_embeddings"),
         gated_ffn=any(linear.role in ("ffn_gate", "ffn_gate_in") for linear in linears), tied_embeddings=tied,
-        rms_norm=not more.get("norm_biases", 0),
+        rms_norm=not more.get("norm_biases", 0), activation=activation, norms_per_block=norms_per_block,
         heads=decoder_heads(hidden, vocabulary, untied=untied, biases=more.get("head_bias", 0)),
     )  # fmt: skip
 
@@ -67,7 +76,11 @@ def llama(config: Config) -> Body:
     per_block = 4 if kind in ("gemma2", "gemma3_text") else 2
     of_heads = 2 * head_dim if kind in ("qwen3", "gemma3_text") else 0
     norms = hidden * (per_block * layers + 1) + of_heads * layers
-    return _body({**config, "head_dim": head_dim}, linears, norms=norms, tied_default=kind.startswith("gemma"))
+    gemma = kind.startswith("gemma")
+    return _body(
+        {**config, "head_dim": head_dim}, linears, norms=norms, tied_default=gemma,
+        activation="gelu_pytorch_tanh" if gemma else "silu", norms_per_block=per_block,
+    )  # fmt: skip
 
 
 @family("phi3")
@@ -82,7 +95,7 @@ def phi3(config: Config) -> Body:
         ("mlp.gate_up_proj", "ffn_gate_in", hidden, 2 * ffn, False),
         ("mlp.down_proj", "ffn_out", ffn, hidden, False),
     )
-    return _body(config, linears, norms=hidden * (2 * layers + 1), tied_default=False)
+    return _body(config, linears, norms=hidden * (2 * layers + 1), tied_default=False, activation="silu")
 
 
 @family("phi")
@@ -99,7 +112,14 @@ def phi(config: Config) -> Body:
     count = layers + 1
     vocabulary = need(config, "vocab_size")
     return _body(
-        config, linears, norms=2 * hidden * count, tied_default=False, norm_biases=hidden * count, head_bias=vocabulary
+        config,
+        linears,
+        norms=2 * hidden * count,
+        tied_default=False,
+        norm_biases=hidden * count,
+        head_bias=vocabulary,
+        activation="gelu_new",
+        norms_per_block=1,
     )
 
 
@@ -116,4 +136,5 @@ def starcoder2(config: Config) -> Body:
         ("mlp.c_proj", "ffn_out", ffn, hidden, bias),
     )
     count = 2 * layers + 1
-    return _body(config, linears, norms=2 * hidden * count, tied_default=True, norm_biases=hidden * count)
+    return _body(config, linears, norms=2 * hidden * count, tied_default=True, norm_biases=hidden * count,
+                 activation="gelu_pytorch_tanh")  # fmt: skip
