@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SEED = 20240613
 SPLITS = {"train": 1200, "validation": 100, "test": 100}
+BETWEEN_ANSWERS = "; "
 GRAMMAR = Path(__file__).with_name("example_dialogues.toml")
 
 
@@ -89,7 +90,7 @@ def splits(seed: int = SEED) -> dict[str, list[dict[str, str]]]:
 
 
 def pretraining_rows(count: int, seed: int) -> list[tuple[str, str]]:
-    """(question and dialogue, answer) pairs over dialogues which no shipped split has; two questions a dialogue."""
+    """(questions and dialogue, answers) pairs over dialogues which no shipped split has; one to four questions each."""
     shipped = {normalise(row["dialogue"]) for rows in splits().values() for row in rows}
     rng = random.Random(seed)
     rows: list[tuple[str, str]] = []
@@ -97,6 +98,7 @@ def pretraining_rows(count: int, seed: int) -> list[tuple[str, str]]:
         dialogue = generate(rng)
         if normalise(dialogue.text) in shipped:
             continue
-        for question, answer in rng.sample(dialogue.questions, 2):
-            rows.append((f"question: {question}\n{dialogue.text}", answer))
-    return rows[:count]
+        asked = rng.sample(dialogue.questions, rng.randint(1, 4))
+        questions = " ".join(question for question, _ in asked)
+        rows.append((f"question: {questions}\n{dialogue.text}", BETWEEN_ANSWERS.join(answer for _, answer in asked)))
+    return rows

@@ -59,13 +59,13 @@ def test_pretraining_sees_neither_the_shipped_dialogues_nor_a_summary(rows, dial
         question, dialogue = source.split("\n", 1)
         assert question.startswith("question: ")
         assert dialogues.normalise(dialogue) not in shipped
-        assert answer not in summaries
+        assert not any(part in summaries for part in (answer, *answer.split(dialogues.BETWEEN_ANSWERS)))
 
 
-def test_every_question_is_about_what_the_dialogue_says(dialogues) -> None:
-    for source, answer in dialogues.pretraining_rows(500, seed=3):
-        for part in answer.removeprefix("They ").removeprefix("the ").removeprefix("a ").rstrip(".").split(", "):
-            assert part.removeprefix("the ") in source, (source, answer)
+def test_every_answer_is_made_of_words_of_its_dialogue(dialogues) -> None:
+    for source, answers in dialogues.pretraining_rows(500, seed=3):
+        words = set(dialogues.normalise(source).split()) | {"they", "the", "a"}
+        assert set(dialogues.normalise(answers).split()) <= words, (source, answers)
 
 
 def test_the_model_is_small() -> None:
