@@ -70,6 +70,7 @@ def table(
         caption=caption or None,
         caption_justify="left",
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for name in columns:
         justify: Literal["left", "right"] = "right" if name in right else "left"

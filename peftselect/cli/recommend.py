@@ -182,22 +182,24 @@ def _table(answer: Recommendation, top: int | None) -> None:
         ("#", "method", "memory", "trained", "adapter", "time", "quality", "rests on"),
         rows,
         right=("#", "memory", "trained", "adapter", "time", "quality"),
-        caption="quality: expected points against the median method, rules included; a line parts what is more than "
+        caption="quality: expected points against the median method, rules included; a gap parts what is more than "
         "noise apart" + ("; !: borderline fit" if any(item.verdict.verdict != "fits" for item in shown) else ""),
         groups=groups,
+        keep=("method", "memory", "trained", "adapter", "time"),
     )
 
 
 def _excluded(answer: Recommendation, explain: bool) -> None:
     from peftselect.cli import console
 
-    rows = []
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for item in answer.excluded:
         because = f"{item.because[:1].upper()}{item.because[1:]}."
         if item.also:
             because += f" Also: {'; '.join(other.because if explain else other.constraint for other in item.also)}."
-        rows.append((item.method, item.constraint, because, item.cheapest_change or "-"))
-    console.table("Left out", ("method", "fails", "because", "what would admit it"), rows)
+        alike.setdefault((item.constraint, because, item.cheapest_change or "-"), []).append(item.method)
+    rows = [("\n".join(names), *why) for why, names in alike.items()]
+    console.table("Left out", ("method", "fails", "because", "what would admit it"), rows, keep=("method", "fails"))
 
 
 def _text(value: Any) -> str:

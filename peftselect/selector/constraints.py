@@ -44,6 +44,8 @@ def unmet_needs(
         if need in must and not getattr(method, attribute):
             failed.append(FailedConstraint(need, f"it {sentence}"))  # type: ignore[arg-type]
     quantized = "quantized-base" in must or problem.quantization in ("int8", "nf4")
+    if quantized and "merge" in must and method.mergeable:
+        failed.append(FailedConstraint("merge", "merged into a quantised base it loses to rounding what it has learnt"))
     if quantized and method.quantized_base == "no":
         failed.append(FailedConstraint("quantized-base", "it does not work on a quantised base model"))
     elif quantized and twin:

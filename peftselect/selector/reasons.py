@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from peftselect.selector.recipes import Fit, Settings
 
 _KINDS = {"prefer": "for", "avoid": "against", "set": "setting"}
-#: comparisons of the same task family from which records are called a good basis
+#: comparisons of the same task family and data regime from which records are called a good basis
 GOOD_BASIS = 8
+#: comparisons of any kind that are some basis where none is of this kind
+SOME_BASIS = 20
 
 
 def reasons(
@@ -47,7 +49,8 @@ def confidence(firings: Sequence[Firing], prediction: Prediction | None) -> Conf
         if not told:
             return Confidence("abstained", "no rule and no record speaks of it here: placed by cost alone")
         return Confidence("rules", f"{rules}; no records of it")
-    strength = "good" if prediction.local_records >= GOOD_BASIS else "some" if prediction.local_records else "thin"
+    some = prediction.local_records or prediction.records >= SOME_BASIS
+    strength = "good" if prediction.local_records >= GOOD_BASIS else "some" if some else "thin"
     records = f"{strength} records: {prediction.because}"
     return Confidence("both", f"{rules}; {records}") if told else Confidence("records", records)
 

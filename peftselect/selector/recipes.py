@@ -138,7 +138,7 @@ def base_storages(problem: Problem, method: Method, twin: str | None = None) -> 
         return ("int8",)
     if method.quantized_base == "required" or (forced == "nf4" and method.quantized_base == "possible"):
         return ("nf4",)
-    if forced is not None or method.quantized_base == "no" or twin:
+    if forced is not None or method.quantized_base == "no" or twin or "merge" in problem.priorities.must:
         return (None,)
     return (None, "nf4")
 
