@@ -73,7 +73,7 @@ def _shape(kind: str, body: Body, head: HeadShape, frozen: int, frozen_biases: i
         rms_norm=body.rms_norm,
         norms_per_block=body.norms_per_block,
         activation=_activation(config, body),
-        dropout=any(float(config.get(key) or 0.0) > 0 for key in _DROPOUTS),
+        dropout=_dropout(config, body),
         config=plain,
     )
 
@@ -84,3 +84,9 @@ def _activation(config: Config, body: Body) -> str:
     if named is None and (projection := config.get("feed_forward_proj")):
         named = "gelu_new" if projection == "gated-gelu" else str(projection).removeprefix("gated-")
     return named or body.activation
+
+
+def _dropout(config: Config, body: Body) -> bool:
+    """Whether hidden states are dropped while training."""
+    named = [float(config[key] or 0.0) for key in _DROPOUTS if config.get(key) is not None]
+    return any(named) if named else body.dropout

@@ -35,8 +35,8 @@ class Body:
     """A family's answer for one configuration, heads left open (see :class:`peftselect.shape.ModelShape`).
 
     ``embeddings``, ``norms`` and ``other`` are parameters outside the linear modules of the blocks;
-    ``other_biases`` counts the biases among them. ``activation`` is the family's default, for configurations that do
-    not name one.
+    ``other_biases`` counts the biases among them. ``activation`` and ``dropout`` are the family's defaults, for
+    configurations that do not name them.
     """
 
     architecture: Architecture
@@ -61,6 +61,7 @@ class Body:
     rms_norm: bool = False
     norms_per_block: int = 2
     activation: str = "gelu"
+    dropout: bool = False
     heads: Mapping[str, Callable[[int], Head]] = field(default_factory=dict)
 
     @property

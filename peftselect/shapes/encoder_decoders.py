@@ -64,7 +64,7 @@ def t5(config: Config) -> Body:
         embeddings=vocabulary * hidden, norms=hidden * (2 * encoder + 3 * decoder + 2),
         encoder_layers=encoder, decoder_layers=decoder, other=2 * buckets * heads, head_dim=key, gated_ffn=gated,
         tied_embeddings=tied, relative_attention=True, rms_norm=True,
-        activation="gelu_new" if gated else "relu",
+        activation="gelu_new" if gated else "relu", dropout=True,
         heads={"seq2seq_lm": partial(_language_model, vocabulary, untied),
                "sequence_classification": partial(_classification, hidden)},
     )  # fmt: skip
@@ -95,7 +95,7 @@ def bart(config: Config) -> Body:
     return Body(
         "encoder-decoder", hidden, need(config, "encoder_attention_heads"), encoder_ffn, vocabulary, linears,
         embeddings=(vocabulary + 2 * (positions + 2)) * hidden, norms=2 * hidden * norms,
-        encoder_layers=encoder, decoder_layers=decoder, other_biases=hidden * norms, max_positions=positions,
+        encoder_layers=encoder, decoder_layers=decoder, other_biases=hidden * norms, max_positions=positions, dropout=True,
         heads={"seq2seq_lm": partial(_language_model, vocabulary, 0),
                "sequence_classification": partial(_classification, hidden)},
     )  # fmt: skip

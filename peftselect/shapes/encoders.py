@@ -51,7 +51,7 @@ def _bert_body(config: Config, heads: dict[str, Callable[[int], Head]], *, offse
         "encoder", hidden, need(config, "num_attention_heads"), ffn, vocabulary, linears,
         embeddings=rows * wide, norms=2 * wide + layers * 4 * hidden, encoder_layers=layers,
         other=projection, other_biases=wide + layers * 2 * hidden + (hidden if projection else 0),
-        embedding_size=wide, max_positions=positions - offset, heads=heads,
+        embedding_size=wide, max_positions=positions - offset, dropout=True, heads=heads,
     )  # fmt: skip
 
 
@@ -102,7 +102,8 @@ def distilbert(config: Config) -> Body:
     return Body(
         "encoder", hidden, need(config, "n_heads", "num_attention_heads"), ffn, vocabulary, linears,
         embeddings=(vocabulary + positions) * hidden, norms=2 * hidden + layers * 4 * hidden, encoder_layers=layers,
-        other_biases=hidden + layers * 2 * hidden, max_positions=positions, heads=heads,
+        other_biases=hidden + layers * 2 * hidden, max_positions=positions, dropout=True,
+        heads=heads,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ def _decoder(
     head_bias: bool = False,
     activation: str = "gelu_new",
     norms_per_block: int = 2,
+    dropout: bool = False,
     **more: int,
 ) -> Body:
     """A decoder with LayerNorms (weight and bias): ``norms`` of them, ``positions`` learnt position rows."""
@@ -32,7 +33,7 @@ def _decoder(
         embeddings=(vocabulary + positions) * hidden, norms=2 * hidden * norms, decoder_layers=layers,
         other=more.get("other", 0), other_biases=hidden * norms, num_kv_heads=more.get("kv_heads", 0),
         max_positions=more.get("max_positions"), tied_embeddings=tied,
-        activation=activation, norms_per_block=norms_per_block,
+        activation=activation, norms_per_block=norms_per_block, dropout=dropout,
         heads=decoder_heads(hidden, vocabulary, untied=0 if tied else vocabulary * hidden, biases=biases),
     )  # fmt: skip
 
@@ -53,7 +54,7 @@ def gpt2(config: Config) -> Body:
     transposed = tuple(replace(linear, conv1d=True) for linear in linears)
     return _decoder(
         config, hidden, layers, need(config, "n_head", "num_attention_heads"), ffn, transposed,
-        norms=2 * layers + 1, positions=positions, max_positions=positions,
+        norms=2 * layers + 1, positions=positions, max_positions=positions, dropout=config["model_type"] == "gpt2",
     )  # fmt: skip
 
 
@@ -75,7 +76,8 @@ def gpt_bigcode(config: Config) -> Body:
     )
     return _decoder(
         config, hidden, layers, heads, ffn, linears,
-        norms=2 * layers + 1, positions=positions, max_positions=positions, kv_heads=kv_heads, activation="gelu_pytorch_tanh",
+        norms=2 * layers + 1, positions=positions, max_positions=positions, kv_heads=kv_heads,
+        activation="gelu_pytorch_tanh", dropout=True,
     )  # fmt: skip
 
 
@@ -96,7 +98,7 @@ def gpt_neo(config: Config) -> Body:
     )
     return _decoder(
         config, hidden, layers, need(config, "num_heads", "num_attention_heads"), ffn, linears,
-        norms=2 * layers + 1, positions=positions, max_positions=positions,
+        norms=2 * layers + 1, positions=positions, max_positions=positions, dropout=config["model_type"] == "gpt2",
     )  # fmt: skip
 
 
@@ -135,8 +137,8 @@ def gpt_neox(config: Config) -> Body:
         ("mlp.dense_4h_to_h", "ffn_out", ffn, hidden, True),
     )
     return _decoder(
-        config, hidden, layers, need(config, "num_attention_heads"), ffn, linears, norms=2 * layers + 1, activation="gelu",
-        tied=bool(config.get("tie_word_embeddings", False)), max_positions=need(config, "max_position_embeddings"),
+        config, hidden, layers, need(config, "num_attention_heads"), ffn, linears, norms=2 * layers + 1,
+        activation="gelu", tied=bool(config.get("tie_word_embeddings", False)), max_positions=need(config, "max_position_embeddings"),
     )  # fmt: skip
 
 
@@ -163,7 +165,7 @@ def opt(config: Config) -> Body:
         "decoder", hidden, need(config, "num_attention_heads"), ffn, vocabulary, linears,
         embeddings=vocabulary * wide + (positions + 2) * hidden, norms=2 * hidden * norms, decoder_layers=layers,
         other=2 * wide * hidden if wide != hidden else 0, other_biases=hidden * norms, embedding_size=wide,
-        max_positions=positions, activation="relu", heads=decoder_heads(wide, vocabulary),
+        max_positions=positions, activation="relu", dropout=True, heads=decoder_heads(wide, vocabulary),
     )  # fmt: skip
 
 

@@ -124,7 +124,5 @@ class StorageTracker(TorchDispatchMode):
             self.note(tensor._indices())
             self.note(tensor._values())
             return
-        wide = (
-            self.wide and tensor.dim() and tensor.shape[-1] == self.wide and self.log.phase in ("forward", "backward")
-        )
+        wide = self.wide and tensor.dim() and tensor.shape[-1] == self.wide and self.log.phase == "activations"
         self.log.born(tensor.untyped_storage(), "logits_and_loss" if wide else None)

@@ -25,6 +25,8 @@ class PolicyTracker(StorageTracker):
         kwargs = kwargs or {}
         if func is _ATEN._local_scalar_dense.default:
             return _scalar(args[0])
+        if func is _ATEN._to_copy.default and getattr(args[0], "constant", None) is not None:
+            args[0].constant = None  # a literal that moves to the fake device can no longer be looked up on the host
         if func is _ATEN.nonzero.default:
             return self._all_selected(args[0])
         if func is _ATEN.masked_select.default:

@@ -1,0 +1,131 @@
+"""Peak memory of a training step by arithmetic: milliseconds, no torch.
+
+Peak = what stays (weights, adapter, optimizer states) + the larger of two moments: the loss, when every kept
+activation and the logits are alive, and the end of the backward pass, when every gradient is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from peftselect.memory import states
+from peftselect.memory.activations import Work, backward_bytes, head_bytes, kept_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from peftselect.method import Method, Recipe
+    from peftselect.problem import Sharding
+    from peftselect.shape import ModelShape
+
+MIB = 2**20
+#: the CUDA context and the kernels loaded with it: outside the allocator, not measured here, an assumption
+CUDA_CONTEXT_BYTES = 450 * MIB
+#: cuBLAS keeps a workspace from its first product on (8.125 MiB on current cards)
+WORKSPACE_BYTES = round(8.125 * MIB)
+#: what the caching allocator reserves beyond what is asked for, seen on the traces of the study behind this model
+FRAGMENTATION = 0.03
+#: largest error seen on published runs of the methods that the closed form was written for (benchmarks/README.md)
+ERROR_BAND_PERCENT = 8.0
+FITS_MARGIN = 0.08
+BORDERLINE_MARGIN = -0.03
+VerdictName = Literal["fits", "borderline", "does_not_fit"]
+Source = Literal["closed_form", "fast_trace", "exact_trace"]
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Predicted peak of the allocator on one device, in bytes, without the CUDA context.
+
+    ``breakdown`` sums to ``peak_bytes`` but for ``cuda_context``, which comes on top of it.
+    """
+
+    peak_bytes: int
+    breakdown: Mapping[str, int]
+    error_band_percent: float = ERROR_BAND_PERCENT
+    source: Source = "closed_form"
+
+    @property
+    def device_bytes(self) -> int:
+        """Peak and context together: what the card must have."""
+        return self.peak_bytes + self.breakdown.get("cuda_context", 0)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an estimate fits a budget, and by how much (bytes; None without a budget)."""
+
+    verdict: VerdictName
+    margin_bytes: int | None
+
+    @property
+    def fits(self) -> bool:
+        """True unless it does not fit; a borderline estimate may."""
+        return self.verdict != "does_not_fit"
+
+
+def estimate_memory(
+    shape: ModelShape,
+    method: Method,
+    values: Mapping[str, Any],
+    recipe: Recipe,
+    *,
+    devices: int = 1,
+    sharding: Sharding = "none",
+    keeps_cache: bool = False,
+) -> MemoryEstimate:
+    """Price a recipe on one of ``devices``.
+
+    The micro-batch is taken at the recipe's longest length, padded. ``keeps_cache`` is for training loops that let the
+    model build a key/value cache while it trains, which ``run`` does not.
+    """
+    c = states.COMPUTE_BYTES[recipe.precision]
+    traits = method.memory(shape, values, c)
+    trainable = method.trainable_parameters(shape, values)
+    width = states.trainable_bytes(traits, recipe)
+    work = Work.of(shape, traits, recipe.micro_batch_size, recipe.max_length, recipe.max_target_length)
+    held = states.per_device(
+        {
+            "weights": states.weight_bytes(shape, traits, recipe),
+            "adapter": 0 if traits.trains_base_weights else trainable * states.FLOAT32,
+            "gradients": trainable * width,
+            "optimizer": states.optimizer_bytes(trainable, width, recipe.optimizer),
+        },
+        devices,
+        sharding,
+    )
+    kept = kept_bytes(
+        shape, traits, work, c, checkpointing=recipe.gradient_checkpointing, keeps_cache=keeps_cache
+    ) + states.autocast_bytes(shape, traits, recipe)
+    logits = head_bytes(shape, work, c)
+    passing = max(backward_bytes(shape, work, c), states.dequantised_bytes(shape, recipe))
+    waiting = held["gradients"] if recipe.gradient_accumulation_steps > 1 else 0
+    step = states.step_bytes(trainable, width, recipe.optimizer)
+    moments = {
+        "loss": {"activations": kept, "logits_and_loss": logits, "gradients": waiting},
+        "backward": {"activations": kept + passing, "gradients": waiting},
+        "end": {"activations": passing, "gradients": held["gradients"]},
+        "step": {"optimizer_step": step, "gradients": held["gradients"]},
+    }
+    at_peak = max(moments.values(), key=lambda parts: sum(parts.values()))
+    stays = {name: held[name] for name in ("weights", "adapter", "optimizer")}
+    parts = {**stays, "gradients": 0, "activations": 0, "logits_and_loss": 0, **at_peak}
+    parts["workspace"] = WORKSPACE_BYTES
+    parts["fragmentation"] = round(FRAGMENTATION * (sum(at_peak.values()) + WORKSPACE_BYTES))
+    peak = sum(parts.values())
+    return MemoryEstimate(peak, {**parts, "cuda_context": CUDA_CONTEXT_BYTES})
+
+
+def verdict(estimate: MemoryEstimate, vram_bytes: int | None) -> Verdict:
+    """Hold an estimate against a budget: margin = (budget - context - peak) / peak.
+
+    8 % or more fits, -3 % to 8 % is borderline, less does not fit. Without a budget everything fits.
+    """
+    if vram_bytes is None:
+        return Verdict("fits", None)
+    margin = vram_bytes - estimate.device_bytes
+    share = margin / max(estimate.peak_bytes, 1)
+    if share >= FITS_MARGIN:
+        return Verdict("fits", margin)
+    return Verdict("borderline" if share >= BORDERLINE_MARGIN else "does_not_fit", margin)

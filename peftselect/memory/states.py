@@ -1,0 +1,96 @@
+"""What stays for the whole run: weights, adapter, gradients, optimizer states; and how devices share them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from peftselect.method import MemoryTraits, Recipe
+    from peftselect.problem import Sharding
+    from peftselect.shape import ModelShape
+
+COMPUTE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "pure_bf16": 2}
+#: bytes a parameter of optimizer states in float32 training; "adamw" is the fused kernel, "adamw_foreach" the one that
+#: works on lists and needs copies while it steps
+OPTIMIZER_BYTES = {
+    "adamw": 8.0, "adamw_foreach": 8.0, "paged_adamw_8bit": 0.0, "adamw_8bit": 2.0, "adafactor": 0.1, "sgd": 0.0
+}  # fmt: skip
+#: NF4 keeps half a byte a weight, a scale for 64 weights in 8 bits, and a float32 scale for 256 of those
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+INT8_BYTES = 1.0
+FLOAT32 = 4
+
+
+def linear_parameters(shape: ModelShape) -> int:
+    """Weights of the linear layers in the blocks: what quantisation packs and autocast copies."""
+    return sum(linear.count * linear.in_features * linear.out_features for linear in shape.linears)
+
+
+def weight_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int:
+    """The base model's weights as they are held while training."""
+    total = shape.total_parameters
+    if traits.trains_base_weights:
+        return total * (2 if recipe.precision == "pure_bf16" else FLOAT32)
+    if recipe.quantization:
+        packed = sum(
+            linear.count * linear.in_features * linear.out_features
+            for linear in shape.linears
+            if not _stays_float(shape, linear.role)
+        )
+        # what is not packed is turned into float32 for stability (prepare_model_for_kbit_training)
+        per_weight = NF4_BYTES if recipe.quantization == "nf4" else INT8_BYTES
+        return round(packed * per_weight) + (total - packed) * FLOAT32
+    return total * COMPUTE_BYTES[recipe.precision]
+
+
+def _stays_float(shape: ModelShape, role: str) -> bool:
+    """transformers keeps the last feed-forward matrix of T5 out of quantisation."""
+    return shape.model_type in ("t5", "mt5") and role == "ffn_out"
+
+
+def trainable_bytes(traits: MemoryTraits, recipe: Recipe) -> int:
+    """Bytes of one trained parameter: adapters are float32 whatever the base is."""
+    return 2 if traits.trains_base_weights and recipe.precision == "pure_bf16" else FLOAT32
+
+
+def optimizer_bytes(trainable: int, width: int, optimizer: str) -> int:
+    """Optimizer states of ``trainable`` parameters of ``width`` bytes each."""
+    per_parameter = OPTIMIZER_BYTES[optimizer]
+    if optimizer in ("adamw", "adamw_foreach", "sgd"):
+        per_parameter *= width / FLOAT32
+    return round(trainable * per_parameter)
+
+
+def step_bytes(trainable: int, width: int, optimizer: str) -> int:
+    """Temporaries of the optimizer's step: the list form of AdamW copies what it works on."""
+    return trainable * width if optimizer == "adamw_foreach" else 0
+
+
+def dequantised_bytes(shape: ModelShape, recipe: Recipe) -> int:
+    """The largest matrix, unpacked for its product."""
+    if not recipe.quantization:
+        return 0
+    largest = max(linear.in_features * linear.out_features for linear in shape.linears)
+    return largest * COMPUTE_BYTES[recipe.precision]
+
+
+def autocast_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int:
+    """16-bit copies of float32 master weights, which autocast makes once a step and autograd keeps."""
+    if not traits.trains_base_weights or recipe.precision not in ("bf16", "fp16"):
+        return 0
+    return 2 * (linear_parameters(shape) + shape.vocab_size * shape.embedding_size * bool(shape.head.width))
+
+
+def per_device(parts: dict[str, int], devices: int, sharding: Sharding) -> dict[str, int]:
+    """Parts as one of ``devices`` holds them: ZeRO 1 shards optimizer states, 2 gradients too, 3 weights too.
+
+    Plain data parallelism shards nothing and adds its buckets, as large as the gradients.
+    """
+    if devices == 1:
+        return parts
+    shared = {"none": (), "zero1": ("optimizer",), "zero2": ("optimizer", "gradients"),
+              "zero3": ("optimizer", "gradients", "weights", "adapter")}[sharding]  # fmt: skip
+    held = {name: -(-size // devices) if name in shared else size for name, size in parts.items()}
+    if "gradients" not in shared:
+        held["gradients"] += parts["gradients"]
+    return held

@@ -1,0 +1,173 @@
+"""Trace training steps of a model on fake tensors: the log of what a GPU's allocator would be asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from peftselect.memory.tracing.attention import attention_as_on_cuda
+from peftselect.memory.tracing.log import AllocationLog
+from peftselect.memory.tracing.policies import PolicyTracker
+
+#: a Python-only device that stands for the GPU, so that what stays on the host is told apart
+FAKE_DEVICE = "fakegpu"
+Batch = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TracedModel:
+    """What a builder hands over: the model with its method applied, and how it is trained.
+
+    ``frozen_kinds`` are the parameters to be logged as weights; the rest of what needs gradients is the adapter.
+    """
+
+    model: Any
+    optimizer: Any
+    autocast_dtype: torch.dtype | None = None
+    max_grad_norm: float = 1.0
+    vocabulary: int = 0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The outcome: the log, the peak asked for (bytes), what held it, and the counts of the model."""
+
+    log: AllocationLog
+    peak_bytes: int
+    breakdown: dict[str, int]
+    trainable_parameters: int
+    total_parameters: int
+
+
+@contextlib.contextmanager
+def fake_device() -> Iterator[str]:
+    """The fake device's name, registered once a process; fake tensors are on inside the block."""
+    global _registered
+    if not _registered:
+        from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+        _setup_privateuseone_for_python_backend(FAKE_DEVICE)
+        _registered = True
+    with FakeTensorMode(allow_non_fake_inputs=True), _modules_move_plainly(), _literals_move():
+        yield FAKE_DEVICE
+
+
+_registered = False
+
+
+def trace_steps(
+    build: Callable[[str], TracedModel],
+    batches: Callable[[str], Sequence[Batch]],
+    *,
+    padded: bool = True,
+) -> Trace:
+    """Build a model with ``build(device)`` and run one optimizer step on each batch, logging every storage.
+
+    The first batch should be a short one: the second step then sees the optimizer's states. Gradients are cleared
+    before each step, norms are clipped, exactly as transformers' Trainer does.
+    """
+    log = AllocationLog()
+    with fake_device() as device, attention_as_on_cuda(padded=padded):
+        tracker = PolicyTracker(log, device)
+        with tracker:
+            made = build(device)
+        tracker.wide = made.vocabulary
+        model, optimizer = made.model, made.optimizer
+        _label_parameters(log, model)
+        gc.collect()
+        model.train()
+        for index, batch in enumerate(batches(device)):
+            with tracker:
+                _step(log, made, batch, index)
+            log.relabel(_optimizer_tensors(optimizer), "optimizer")
+        parameters = list(model.parameters())
+        trainable = sum(p.numel() for p in parameters if p.requires_grad)
+        breakdown = log.breakdown_at_peak()
+    return Trace(log, log.peak_bytes, breakdown, trainable, sum(p.numel() for p in parameters))
+
+
+def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int) -> None:
+    model, optimizer = made.model, made.optimizer
+    optimizer.zero_grad()
+    log.phase = "activations"
+    for tensor in batch.values():
+        log.born(tensor.untyped_storage())
+    log.mark(f"forward {index}")
+    autocast = torch.autocast("cuda", dtype=made.autocast_dtype) if made.autocast_dtype else contextlib.nullcontext()
+    with autocast:
+        loss = model(**batch).loss
+    log.mark(f"backward {index}")
+    loss.backward()
+    log.relabel((p.grad for p in model.parameters() if p.grad is not None), "gradients")
+    log.mark(f"optimizer {index}")
+    log.phase = "optimizer"
+    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], made.max_grad_norm)
+    optimizer.step()
+    log.mark(f"end {index}")
+
+
+def _label_parameters(log: AllocationLog, model: Any) -> None:
+    """Parameters and buffers get the kinds under which the breakdown shows them."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        log.born(tensor.untyped_storage(), "weights")
+    log.relabel((p for p in model.parameters() if p.requires_grad), "adapter")
+
+
+def _optimizer_tensors(optimizer: Any) -> Iterator[Any]:
+    for state in optimizer.state.values():
+        yield from state.values()
+
+
+@contextlib.contextmanager
+def _modules_move_plainly() -> Iterator[None]:
+    """``Module._apply`` without swapping tensors in place, which fake tensors with weak references refuse."""
+    original = torch.nn.Module._apply
+
+    def apply(self: Any, function: Callable[[Any], Any], recurse: bool = True) -> Any:
+        for child in self.children() if recurse else ():
+            child._apply(function)
+        for name, parameter in self._parameters.items():
+            if parameter is not None:
+                with torch.no_grad():
+                    moved = function(parameter)
+                if moved is not parameter:
+                    self._parameters[name] = torch.nn.Parameter(moved, parameter.requires_grad)
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                self._buffers[name] = function(buffer)
+        return self
+
+    torch.nn.Module._apply = apply  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        torch.nn.Module._apply = original  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def _literals_move() -> Iterator[None]:
+    """``torch.tensor([...], device=fake)`` by way of the host: the fake device has no memory to write literals to."""
+    originals = {name: getattr(torch, name) for name in ("tensor", "as_tensor")}
+
+    def by_way_of_host(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def make(data: Any, *, device: Any = None, requires_grad: bool = False, **options: Any) -> torch.Tensor:
+            made = original(data, **options)
+            if device is not None and torch.device(device).type == FAKE_DEVICE:
+                made = made.to(device)
+            return made.requires_grad_() if requires_grad else made
+
+        return make
+
+    for name, original in originals.items():
+        setattr(torch, name, by_way_of_host(original))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(torch, name, original)
