@@ -59,10 +59,13 @@ def consider(question: Question, method: Method, twin: str | None) -> RankedCand
     defaults = resolve_values(method, problem.shape)
     if why := method.unsupported(problem.shape, defaults):
         return constraints.exclude(method, [FailedConstraint("unsupported", why.rstrip("."))], {})
-    facts = method_facts(method, problem.shape, defaults)
-    firings = fire(question.rules, question.facts, facts)
-    settings = settle(problem, method, _proposals(firings), question.wishes.settings)
+    proposed = fire(question.rules, question.facts, method_facts(method, problem.shape, defaults))
+    settings = settle(problem, method, _proposals(proposed), question.wishes.settings)
     failed = constraints.unmet_needs(problem, method, settings.values, twin)
+    if any(item.constraint == "unsupported" for item in failed):
+        return constraints.exclude(method, failed, {})
+    settled = fire(question.rules, question.facts, method_facts(method, problem.shape, settings.values))
+    firings = [item for item in proposed if item.values] + [item for item in settled if not item.values]
     failed += [FailedConstraint("rule", f"{item.text} ({item.source})") for item in firings if item.excludes]
     changes = {str(item.constraint): constraints.cheapest_change(item.constraint, method, problem) for item in failed}
     fit = search(problem, method, settings, twin)
