@@ -324,7 +324,7 @@ def test_groups_are_as_wide_as_the_noise_and_no_wider() -> None:
 def test_a_preference_never_makes_its_cost_worse(prefer: str) -> None:
     def cost(item: RankedCandidate) -> float:
         seconds = item.train_seconds.value if item.train_seconds else 0.0
-        return {"memory": item.memory.peak_bytes, "speed": seconds, "size": item.adapter_bytes}[prefer]
+        return {"memory": item.comparable_bytes, "speed": seconds, "size": item.adapter_bytes}[prefer]
 
     question: dict[str, Any] = {"num_examples": 5000, "vram_gib": 24}
     for task, model in (("summarization", T5), ("classification", BERT)):

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from peftselect.problem import Problem
-    from peftselect.selector import RankedCandidate, Recommendation
+    from peftselect.selector import RankedCandidate, Reason, Recommendation
 
 NOTHING_FITS = 3
 #: reasons shown without --explain
 FEW_REASONS = 3
+FEW_SOURCES = 2
+_BASES = {"rules": "rules", "records": "records", "both": "rules and records", "abstained": "nothing known"}
 
 
 @click.command()
@@ -141,40 +143,44 @@ def _facts(item: RankedCandidate, problem: Problem, explain: bool) -> Iterator[t
     shown = item.reasons if explain else item.reasons[:FEW_REASONS]
     for number, reason in enumerate(shown):
         mark = {"for": "+ ", "against": "- "}.get(reason.kind, "")
-        yield ("" if number else "why"), f"{mark}{reason.text} [{reason.source}]"
+        yield ("" if number else "why"), f"{mark}{reason.text} [{_source(reason)}]"
     if hidden := len(item.reasons) - len(shown):
         yield "", f"({hidden} more with --explain)"
-    yield "how sure", f"{item.confidence.source}: {item.confidence.because}"
+    yield "how sure", f"{_BASES[item.confidence.source]}: {item.confidence.because}"
     if explain:
         yield "score", f"{item.score:+.2f} points (quality {item.quality:+.2f}, less what it costs)"
 
 
+def _source(reason: Reason) -> str:
+    """Where a reason comes from; many tables are counted, not listed."""
+    sources = reason.source.split("; ") if reason.kind == "record" else [reason.source]
+    return reason.source if len(sources) <= FEW_SOURCES else f"{len(sources)} sources: peftselect results"
+
+
 def _memory(item: RankedCandidate, problem: Problem) -> str:
-    context = item.memory.breakdown.get("cuda_context", 0)
-    need = f"{size(item.memory.peak_bytes + context)} (± {item.memory.error_band_percent:.0f} %)"
+    need = f"{size(item.memory.device_bytes)} (± {item.memory.error_band_percent:.0f} %)"
     if problem.hardware.vram_bytes is None:
         return f"{need}, no limit given"
     verdict = item.verdict.verdict.replace("_", " ")
-    return f"{need} of {size(problem.hardware.vram_bytes)}: {verdict}, {size(item.verdict.margin_bytes)} to spare"
+    return f"{need} of {size(problem.hardware.vram_bytes)}: {verdict}, {size(item.verdict.margin_bytes or 0)} to spare"
 
 
 def _table(answer: Recommendation, top: int | None) -> None:
     from peftselect.cli import console
 
     shown = answer.candidates[:top]
-    context = [item.memory.peak_bytes + item.memory.breakdown.get("cuda_context", 0) for item in shown]
     rows = [
         (
             item.rank,
             item.method,
-            size(memory) + ("" if item.verdict.verdict == "fits" else " !"),
+            size(item.memory.device_bytes) + ("" if item.verdict.verdict == "fits" else " !"),
             count(item.trainable_parameters),
             size(item.adapter_bytes),
             span(item.train_seconds.value) if item.train_seconds else "?",
             f"{item.quality:+.1f}",
             item.confidence.source,
         )
-        for item, memory in zip(shown, context, strict=True)
+        for item in shown
     ]
     groups = [item.tie_group for item in shown]
     console.table(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from peftselect.facts import problem_facts
 from peftselect.selector import constraints, reasons, scoring
-from peftselect.selector.answer import Excluded, RankedCandidate, Recommendation
+from peftselect.selector.answer import Excluded, RankedCandidate, Reason, Recommendation
 from peftselect.selector.consider import Question, Wishes, consider
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from peftselect.predictor import Predictor
     from peftselect.problem import Problem
 
-__all__ = ["Excluded", "RankedCandidate", "Recommendation", "Wishes", "fits_at_ease", "select"]
+__all__ = ["Excluded", "RankedCandidate", "Reason", "Recommendation", "Wishes", "fits_at_ease", "select"]
 
 
 def select(

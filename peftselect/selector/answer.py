@@ -91,6 +91,8 @@ class RankedCandidate:
     total_parameters: int
     adapter_bytes: int
     train_seconds: Interval | None
+    #: peak at a micro-batch of one without checkpointing: how recipes that fill the budget differently are compared
+    comparable_bytes: int = 0
     quality: float = 0.0
     score: float = 0.0
     rank: int = 0

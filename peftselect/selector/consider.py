@@ -14,7 +14,7 @@ from peftselect.method import ADAPTER_HEADER_BYTES, Candidate, resolve_values
 from peftselect.selector import constraints, reasons
 from peftselect.selector.answer import Excluded, FailedConstraint, Predicted, RankedCandidate
 from peftselect.selector.command import run_command
-from peftselect.selector.recipes import Fit, Settings, search, settle
+from peftselect.selector.recipes import Fit, Settings, comparable_bytes, search, settle
 from peftselect.words import size, span
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def _candidate(
         total_parameters=shape.total_parameters + max(added, 0),
         adapter_bytes=SAVED_BYTES * method.saved_parameters(shape, values) + ADAPTER_HEADER_BYTES,
         train_seconds=seconds,
+        comparable_bytes=comparable_bytes(problem, method, settings),
         quality=(prediction.difference_points if prediction else 0.0) + sum(item.points for item in firings),
         predicted=Predicted(expected.metric, expected.value, expected.low, expected.high) if expected else None,
         confidence=reasons.confidence(firings, prediction),
@@ -132,10 +133,9 @@ def _seconds(problem: Problem, method: Method, settings: Settings, fit: Fit) -> 
 
 def _memory_sentence(problem: Problem, fit: Fit) -> str:
     budget = problem.hardware.vram_bytes or 0
-    need = fit.memory.peak_bytes + fit.memory.breakdown.get("cuda_context", 0)
     each = " on each device" if problem.hardware.devices > 1 else ""
     tried = f", even with {' and '.join(fit.changes)}" if fit.changes else ""
-    return f"it needs {size(need)}{each} of {size(budget)}{tried}"
+    return f"it needs {size(fit.memory.device_bytes)}{each} of {size(budget)}{tried}"
 
 
 def _memory_change(problem: Problem, method: Method, settings: Settings, fit: Fit) -> str | None:

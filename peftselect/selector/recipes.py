@@ -163,6 +163,12 @@ def search(problem: Problem, method: Method, settings: Settings, twin: str | Non
     return borderline or smallest
 
 
+def comparable_bytes(problem: Problem, method: Method, settings: Settings) -> int:
+    """Peak of the plain recipe at a micro-batch of one: the method's own thirst, not how far it fills the budget."""
+    recipe = replace(plain_recipe(problem, method, settings), micro_batch_size=1, gradient_checkpointing=False)
+    return _price(problem, method, settings, recipe).memory.peak_bytes
+
+
 def _ladder(problem: Problem, method: Method, settings: Settings, twin: str | None) -> Iterator[Recipe]:
     plain = plain_recipe(problem, method, settings)
     fixed = settings.recipe

@@ -6,8 +6,8 @@
     score   = quality - sum over costs of price(cost, --prefer) x log2(cost / cheapest candidate's cost)
 
 The predicted difference is the predictor's, in points against the median method on like tasks, 0 where it abstains;
-rules count in the same points. The costs are peak memory, training time and the adapter's size; a price is what a
-doubling of that cost is worth in points. :data:`PRICES` has one row for each ``--prefer``.
+rules count in the same points. The costs are peak memory (at a micro-batch of one, so that recipes which fill the
+budget differently compare), training time and the adapter's size; a price is what a doubling of that cost is worth. :data:`PRICES` has one row for each ``--prefer``.
 
 Two runs of one method differ by up to :data:`NOISE_POINTS` points, so candidates whose quality is that close are tied:
 they form a group, and inside the group the score (in which cost has its say) decides the order.
@@ -39,7 +39,7 @@ BORDERLINE_POINTS = 2.0
 
 def costs(candidate: RankedCandidate) -> dict[str, float]:
     """Costs by name; a cost that is not known is left out."""
-    found = {"memory": float(candidate.memory.peak_bytes), "size": float(candidate.adapter_bytes)}
+    found = {"memory": float(candidate.comparable_bytes), "size": float(candidate.adapter_bytes)}
     if candidate.train_seconds is not None:
         found["time"] = candidate.train_seconds.value
     return {name: value for name, value in found.items() if value > 0}
