@@ -185,7 +185,7 @@ class Method(ABC):
     adds_inference_cost: ClassVar[bool] = True
     #: False for methods whose result is a whole model, not an adapter beside it
     saves_adapter: ClassVar[bool] = True
-    #: False where only training decides how much of the adapter is kept (AdaLoRA's ranks)
+    #: False where the file may hold somewhat more or less (AdaLoRA's ranks are decided by training)
     saved_count_is_exact: ClassVar[bool] = True
     #: method under whose records this one is looked up when it has none of its own (qlora -> lora)
     records_like: ClassVar[str | None] = None
@@ -249,11 +249,12 @@ class Method(ABC):
 class Recipe:
     """Everything about a run that is not the method itself.
 
-    ``precision`` is the compute and weight type ("bf16", "fp16", "fp32"); ``quantization`` the storage of the frozen
+    ``precision`` is the compute and weight type ("bf16", "fp16", "fp32"; full fine-tuning keeps float32 master weights
+    under the first two, and none under "pure_bf16"); ``quantization`` the storage of the frozen
     base (None, "int8", "nf4"); lengths are tokens (``max_target_length`` 0 where nothing is generated).
     """
 
-    precision: Literal["bf16", "fp16", "fp32"]
+    precision: Literal["bf16", "fp16", "fp32", "pure_bf16"]
     quantization: Literal["int8", "nf4"] | None
     micro_batch_size: int
     gradient_accumulation_steps: int

@@ -75,12 +75,12 @@ class Ia3(Method):
         return attention + ffn + shape.head.parameters
 
     def memory(self, shape: ModelShape, values: Mapping[str, Any], compute_bytes: int) -> MemoryTraits:
-        """Each factor's gradient needs what the factor multiplied."""
+        """Each factor's gradient needs what the factor multiplied; peft multiplies the feed-forward input in float32."""
         kept = {True: 0.0, False: 0.0}
         for item in self._attention(shape):
             kept[reads_encoder(item)] += item.runs * item.out_features * compute_bytes
         for item in self._ffn(shape):
-            kept[reads_encoder(item)] += item.runs * item.in_features * compute_bytes
+            kept[reads_encoder(item)] += item.runs * item.in_features * 4
         return MemoryTraits(kept_bytes_per_token=(kept[True], kept[False]))
 
     def peft_config(self, shape: ModelShape, values: Mapping[str, Any], context: ApplyContext) -> Any:

@@ -95,7 +95,8 @@ def bart(config: Config) -> Body:
     return Body(
         "encoder-decoder", hidden, need(config, "encoder_attention_heads"), encoder_ffn, vocabulary, linears,
         embeddings=(vocabulary + 2 * (positions + 2)) * hidden, norms=2 * hidden * norms,
-        encoder_layers=encoder, decoder_layers=decoder, other_biases=hidden * norms, max_positions=positions, dropout=True,
+        encoder_layers=encoder, decoder_layers=decoder, other_biases=hidden * norms,
+        max_positions=positions, dropout=True,
         heads={"seq2seq_lm": partial(_language_model, vocabulary, 0),
                "sequence_classification": partial(_classification, hidden)},
     )  # fmt: skip

@@ -138,7 +138,8 @@ def gpt_neox(config: Config) -> Body:
     )
     return _decoder(
         config, hidden, layers, need(config, "num_attention_heads"), ffn, linears, norms=2 * layers + 1,
-        activation="gelu", tied=bool(config.get("tie_word_embeddings", False)), max_positions=need(config, "max_position_embeddings"),
+        activation="gelu", tied=bool(config.get("tie_word_embeddings", False)),
+        max_positions=need(config, "max_position_embeddings"),
     )  # fmt: skip
 
 

@@ -1,0 +1,98 @@
+"""What would make a recipe fit: changes that are cheap in quality and time first, each with its price in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from peftselect.memory.closed_form import MemoryEstimate, VerdictName, estimate_memory, verdict
+
+if TYPE_CHECKING:
+    from peftselect.method import Method, Recipe
+    from peftselect.problem import Problem
+
+#: lengths below this are no longer the same task
+SHORTEST = 64
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change to a recipe: what to do in words, the changed recipe and values, and what it then needs."""
+
+    text: str
+    recipe: Recipe
+    values: Mapping[str, Any]
+    peak_bytes: int
+    verdict: VerdictName
+
+
+def cheapest_changes(
+    problem: Problem, method: Method, values: Mapping[str, Any], recipe: Recipe, *, only_fitting: bool = True
+) -> list[Change]:
+    """Changes after which the recipe fits the problem's budget, cheapest in quality and time first.
+
+    Single changes come first, each on top of a micro-batch of 1 where that is needed. With ``only_fitting`` False every
+    single change is listed with its effect, whether it is enough or not.
+    """
+    found: list[Change] = []
+    seen: set[str] = set()
+    for text, changed, new_values in [*_singles(method, values, recipe), *_combined(method, values, recipe)]:
+        change = _priced(problem, method, text, changed, new_values)
+        enough = change.verdict != "does_not_fit"
+        if text not in seen and (enough or not only_fitting):
+            seen.add(text)
+            found.append(change)
+    return found
+
+
+def _priced(problem: Problem, method: Method, text: str, recipe: Recipe, values: Mapping[str, Any]) -> Change:
+    machine = problem.hardware
+    estimate: MemoryEstimate = estimate_memory(
+        problem.shape, method, values, recipe, devices=machine.devices, sharding=machine.sharding
+    )
+    return Change(text, recipe, values, estimate.peak_bytes, verdict(estimate, machine.vram_bytes).verdict)
+
+
+Step = tuple[str, "Recipe", Mapping[str, Any]]
+
+
+def _singles(method: Method, values: Mapping[str, Any], recipe: Recipe) -> Iterator[Step]:
+    """Every single change, in the order of what it costs: time, then a little quality, then the task itself."""
+    if recipe.micro_batch_size > 1:
+        batch = recipe.micro_batch_size * recipe.gradient_accumulation_steps
+        smallest = replace(recipe, micro_batch_size=1, gradient_accumulation_steps=batch)
+        yield f"micro-batch 1 with {batch} accumulated", smallest, values
+    if method.gradient_checkpointing and not recipe.gradient_checkpointing:
+        yield "gradient checkpointing", replace(recipe, gradient_checkpointing=True), values
+    if not method.saves_adapter:
+        for name, text in (("adamw_8bit", "8-bit Adam"), ("adafactor", "Adafactor")):
+            if recipe.optimizer != name:
+                yield text, replace(recipe, optimizer=name), values
+        if recipe.precision in ("bf16", "fp16"):
+            yield "pure bf16 (no float32 master weights)", replace(recipe, precision="pure_bf16"), values
+    if method.quantized_base == "possible" and recipe.quantization is None:
+        yield "a 4-bit base", replace(recipe, quantization="nf4"), values
+    rank = values.get("r")
+    if isinstance(rank, int) and rank > 4:
+        yield "rank 4", recipe, {**values, "r": 4}
+    if recipe.max_length >= 2 * SHORTEST:
+        shorter = recipe.max_length // 2
+        yield f"inputs of {shorter} tokens instead of {recipe.max_length}", replace(recipe, max_length=shorter), values
+
+
+def _combined(method: Method, values: Mapping[str, Any], recipe: Recipe) -> Iterator[Step]:
+    """Pairs: a micro-batch of 1 (or checkpointing) with each further change; then all that saves without a cost in data."""
+    base: list[tuple[str, Recipe]] = []
+    smallest = recipe
+    if recipe.micro_batch_size > 1:
+        batch = recipe.micro_batch_size * recipe.gradient_accumulation_steps
+        smallest = replace(recipe, micro_batch_size=1, gradient_accumulation_steps=batch)
+        base.append(("micro-batch 1", smallest))
+    if method.gradient_checkpointing and not recipe.gradient_checkpointing:
+        prefix = "micro-batch 1 and " if smallest is not recipe else ""
+        base.append((f"{prefix}gradient checkpointing", replace(smallest, gradient_checkpointing=True)))
+    for prefix, start in base:
+        for text, changed, new_values in _singles(method, values, start):
+            if text != "gradient checkpointing" or "checkpointing" not in prefix:
+                yield f"{text} with {prefix}", changed, new_values
