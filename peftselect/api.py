@@ -145,8 +145,11 @@ def recommend(
     ``task`` may be a whole :class:`Problem`; otherwise the arguments are those of :func:`build_problem`. ``method``
     asks for one method only; ``settings`` sets hyperparameters and fields of the recipe by hand.
     """
-    from peftselect.selector import Wishes
+    from peftselect.selector import RECIPE_FIELDS, Wishes
 
+    own = [name for name in settings or {} if name not in RECIPE_FIELDS]
+    if own and method is None:
+        raise InputError(f"which method is {', '.join(own)} for?", "settings of a method need --method NAME")
     problem = task if isinstance(task, Problem) else build_problem(task, model, **question)
     wishes = Wishes(settings or {}, question.get("train"), question.get("columns") or {})
     return _answer(problem, wishes, host().method(method) if method else None)

@@ -12,6 +12,7 @@ from peftselect.facts import problem_facts
 from peftselect.selector import constraints, reasons, scoring
 from peftselect.selector.answer import Excluded, RankedCandidate, Reason, Recommendation
 from peftselect.selector.consider import Question, Wishes, consider
+from peftselect.selector.recipes import RECIPE_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
     from peftselect.predictor import Predictor
     from peftselect.problem import Problem
 
-__all__ = ["Excluded", "RankedCandidate", "Reason", "Recommendation", "Wishes", "fits_at_ease", "select"]
+__all__ = [
+    "RECIPE_FIELDS",
+    "Excluded",
+    "RankedCandidate",
+    "Reason",
+    "Recommendation",
+    "Wishes",
+    "fits_at_ease",
+    "select",
+]
 
 
 def select(

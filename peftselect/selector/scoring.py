@@ -7,7 +7,8 @@
 
 The predicted difference is the predictor's, in points against the median method on like tasks, 0 where it abstains;
 rules count in the same points. The costs are peak memory (at a micro-batch of one, so that recipes which fill the
-budget differently compare), training time and the adapter's size; a price is what a doubling of that cost is worth. :data:`PRICES` has one row for each ``--prefer``.
+budget differently compare), training time and the adapter's size; a price is what a doubling of that cost is worth in
+points. :data:`PRICES` has one row for each ``--prefer``.
 
 Two runs of one method differ by up to :data:`NOISE_POINTS` points, so candidates whose quality is that close are tied:
 they form a group, and inside the group the score (in which cost has its say) decides the order.
