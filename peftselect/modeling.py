@@ -88,6 +88,7 @@ def load_model(
         from peft import prepare_model_for_kbit_training
 
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        _keep_one_kernel(model)
     elif device:
         model = model.to(device)
     return model
@@ -137,6 +138,21 @@ def count_parameters(model: Any) -> tuple[int, int]:
         total += number
         trainable += number if parameter.requires_grad else 0
     return trainable, total
+
+
+def merge(model: Any) -> Any:
+    """The base model with the adapter merged into its weights and the trained head in its place.
+
+    The head is put back first: peft's own way fails on heads of several layers under all tuners but LoRA's.
+    """
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(model.base_model.model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            parent, _, child = name.rpartition(".")
+            trained = module.modules_to_save[module.active_adapter]
+            setattr(model.base_model.model.get_submodule(parent), child, trained)
+    return model.merge_and_unload()
 
 
 def autocast(model: Any, recipe: Recipe) -> str | None:
@@ -193,6 +209,17 @@ def _quantization(recipe: Recipe, shape: ModelShape) -> Any:
         bnb_4bit_compute_dtype=DTYPES[recipe.precision],
         llm_int8_skip_modules=skipped,
     )
+
+
+def _keep_one_kernel(model: Any) -> None:
+    """Let 4-bit layers on a CPU evaluate as they train.
+
+    In evaluation bitsandbytes repacks the weights for bfloat16 kernels where the CPU has them, which rounds otherwise
+    than training did, cannot be trained on again, and fails on layers whose sizes are no multiples of 32 and 64.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _check_complete(base_model: BaseModel, shape: ModelShape, report: dict[str, Any]) -> None:

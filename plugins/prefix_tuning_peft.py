@@ -60,6 +60,13 @@ class PrefixTuningPeft(Method):
         )
 
     def _layers(self, shape: ModelShape) -> int:
+        """Layers for which rows are made.
+
+        In an encoder-decoder peft deals the rows out twice over: of an even number of layers, layer i and layer
+        i + L/2 would share one half and nothing would read the other. One layer more gives each its own.
+        """
+        if shape.architecture == "encoder-decoder":
+            return shape.decoder_layers + 1 - shape.decoder_layers % 2
         return shape.decoder_layers or shape.encoder_layers
 
     def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:
