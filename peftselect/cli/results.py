@@ -71,7 +71,7 @@ def _list(found: list[RunRecord], metric: str, limit: int, as_json: bool) -> Non
     rows = [(record.id, *_row(record, metric)) for record in shown]
     more = f" --limit 0 shows all {len(found)}." if len(shown) < len(found) else ""
     caption = f"{len(shown)} of {len(found)} records.{more}"
-    console.table("Records", columns, rows, right=("score",), caption=caption)
+    console.table("Records", columns, rows, right=("score",), caption=caption, keep=("id", "method"))
 
 
 def _row(record: RunRecord, metric: str) -> tuple[object, ...]:

@@ -75,7 +75,7 @@ def _list(found: list[Rule], as_json: bool) -> None:
     caption = "Points are of the task's metric. `peftselect rules NAME` shows one with its cases."
     if waiting:
         caption += f" {waiting} speak of methods that are not registered here."
-    console.table("Rules", ("rule", "effect", "evidence", "source"), rows, caption=caption)
+    console.table("Rules", ("rule", "effect", "evidence", "source"), rows, caption=caption, keep=("rule",))
 
 
 def _show(rule: Rule, as_json: bool) -> None:
