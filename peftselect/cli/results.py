@@ -67,19 +67,19 @@ def _list(found: list[RunRecord], metric: str, limit: int, as_json: bool) -> Non
     if not found:
         console.say("No record matches.")
         return
-    columns = ("id", "task", "data set", "regime", "model", "method", "score", "source")
+    columns = ("id", "task", "data set", "data", "model", "method", "metric", "score", "source")
     rows = [(record.id, *_row(record, metric)) for record in shown]
     more = f" --limit 0 shows all {len(found)}." if len(shown) < len(found) else ""
     caption = f"{len(shown)} of {len(found)} records.{more}"
-    console.table("Records", columns, rows, right=("score",), caption=caption, keep=("id", "method"))
+    console.table("Records", columns, rows, right=("score",), caption=caption, keep=("id", "data", "score"))
 
 
 def _row(record: RunRecord, metric: str) -> tuple[object, ...]:
     problem, name = record.problem, metric or record.metric or ""
     about = [problem.get(key, "") for key in ("task", "dataset", "regime", "model")]
-    value = f"{name} {record.scores[name].value:g}" if name in record.scores else ""
+    value = f"{record.scores[name].value:g}" if name in record.scores else ""
     score = value if record.status == "ok" else record.status
-    return (*about, record.candidate["method"], score, record.source)
+    return (*about, record.candidate["method"], name, score, record.source)
 
 
 def _show(record: RunRecord, as_json: bool) -> None:
