@@ -75,7 +75,7 @@ class Ia3(Method):
         return attention + ffn + shape.head.parameters
 
     def memory(self, shape: ModelShape, values: Mapping[str, Any], compute_bytes: int) -> MemoryTraits:
-        """Each factor's gradient needs what the factor multiplied; peft multiplies the feed-forward input in float32."""
+        """Each factor's gradient needs what it multiplied; peft takes the feed-forward input in float32."""
         kept = {True: 0.0, False: 0.0}
         for item in self._attention(shape):
             kept[reads_encoder(item)] += item.runs * item.out_features * compute_bytes

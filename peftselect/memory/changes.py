@@ -82,7 +82,7 @@ def _singles(method: Method, values: Mapping[str, Any], recipe: Recipe) -> Itera
 
 
 def _combined(method: Method, values: Mapping[str, Any], recipe: Recipe) -> Iterator[Step]:
-    """Pairs: a micro-batch of 1 (or checkpointing) with each further change; then all that saves without a cost in data."""
+    """Pairs: a micro-batch of 1 (or checkpointing, or both) with each further change."""
     base: list[tuple[str, Recipe]] = []
     smallest = recipe
     if recipe.micro_batch_size > 1:
