@@ -59,6 +59,8 @@ class AdaLora(LinearMethod):
         """The rank can only shrink."""
         if values["target_r"] > values["init_r"]:
             return f"target_r={values['target_r']} is above init_r={values['init_r']}: ranks are only taken away"
+        if values["target_r"] == values["init_r"]:  # peft fails when there is no rank to mask
+            return f"target_r={values['target_r']} equals init_r: there is no rank to take away (LoRA does that)"
         return super().unsupported(shape, values)
 
     def rank(self, values: Mapping[str, Any]) -> int | None:
