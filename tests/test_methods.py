@@ -1,20 +1,128 @@
-"""Every registered method keeps the contract, and what was learned about single methods stays learned."""
+"""Every registered method under the contract, on every architecture whose shape is known, and in a second process."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peftselect.errors import InputError
+from peftselect.method import ApplyContext, Method, resolve_values
+from peftselect.modeling import count_parameters
 from peftselect.plugin_manager import PluginHost
 from peftselect.testing import MethodContract
+from peftselect.testing.models import logits
+from tests.test_shapes import QUESTIONS, build
 
 METHODS = PluginHost.load(external=False).methods()
-globals().update(
-    {
-        f"Test{name.title().replace('_', '')}": type(
-            f"Test{name.title().replace('_', '')}", (MethodContract,), {"method": type(method)}
-        )
-        for name, method in METHODS.items()
-    }
-)
+#: a process that knows nothing of peftselect: argv[1] is a list of {kind, base, adapter, quantized, inputs, logits}
+PLAIN = """
+import json, sys
+import torch, transformers
+from peft import PeftModel
+from safetensors.torch import load_file
+for job in json.load(open(sys.argv[1])):
+    auto = getattr(transformers, job["auto"])
+    if job["adapter"] is None:
+        model = auto.from_pretrained(job["base"])
+    else:
+        four_bits = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32)
+        base = auto.from_pretrained(job["base"], **({"quantization_config": four_bits} if job["quantized"] else {}))
+        for module in base.modules():
+            if job["quantized"] and hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+        model = PeftModel.from_pretrained(base, job["adapter"])
+    tensors = load_file(job["tensors"])
+    expected = tensors.pop("expected")
+    with torch.no_grad():
+        print(job["name"], float((model.eval()(**tensors).logits - expected).abs().max()))
+assert "peftselect" not in sys.modules
+"""
 
 
-def test_there_are_methods_to_test() -> None:
+def test_there_are_methods() -> None:
     assert len(METHODS) >= 10
+
+
+@pytest.fixture(params=list(METHODS), scope="class")
+def each_method(request: pytest.FixtureRequest) -> None:
+    request.cls.method = type(METHODS[request.param])
+
+
+@pytest.mark.usefixtures("each_method")
+class TestEveryMethod(MethodContract):
+    """The suite that a third party inherits, over whatever is registered."""
+
+
+@pytest.mark.parametrize(("kind", "index"), QUESTIONS, ids=[f"{kind}-{index}" for kind, index in QUESTIONS])
+def test_counts_are_exact_on_every_architecture(kind: str, index: int) -> None:
+    counted = 0
+    for name, method in METHODS.items():
+        for head in sorted(method.heads):
+            try:
+                model, shape = build(kind, index, head)
+            except (InputError, ValueError):  # no such head; tests/test_shapes.py says which there must be
+                continue
+            values = resolve_values(method, shape)
+            if shape.architecture not in method.architectures or method.unsupported(shape, values):
+                continue
+            wrapped = method.apply(model, values, ApplyContext(shape, "test", 10))
+            assert count_parameters(wrapped)[0] == method.trainable_parameters(shape, values), f"{name} {head}"
+            counted += 1
+            break
+    assert counted >= 6
+
+
+def _job(method: Method, folder: Path) -> dict[str, Any]:
+    """Train and save one method on its first tiny model, with the inputs and logits that a reader must see again."""
+    import torch
+    from safetensors.torch import save_file
+
+    from peftselect.modeling import AUTO_CLASSES
+    from peftselect.testing.models import batch
+
+    contract = MethodContract()
+    contract.method = type(method)  # type: ignore[misc]
+    case = next(iter(contract.cases()))
+    model = contract.wrap(case)
+    contract.train(model, case)
+    model.save_pretrained(folder)
+    inputs = {name: item for name, item in batch(case).items() if name in {"input_ids", "attention_mask"}}
+    if case.shape.head.kind == "seq2seq_lm":
+        inputs["decoder_input_ids"] = inputs["input_ids"].clone()
+    tensors = {**inputs, "expected": logits(model, case)}
+    save_file({name: torch.clone(item).contiguous() for name, item in tensors.items()}, folder / "tensors.safetensors")
+    return {
+        "name": method.name,
+        "auto": AUTO_CLASSES[case.shape.head.kind],
+        "base": case.base.load_from if method.saves_adapter else str(folder),
+        "adapter": str(folder) if method.saves_adapter else None,
+        "quantized": method.quantized_base == "required",
+        "tensors": str(folder / "tensors.safetensors"),
+    }
+
+
+def test_a_second_process_with_plain_peft_gives_the_same_logits(tmp_path: Path) -> None:
+    jobs = []
+    for name, method in METHODS.items():
+        (tmp_path / name).mkdir()
+        jobs.append(_job(method, tmp_path / name))
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    (tmp_path / "plain.py").write_text(PLAIN)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "plain.py"), str(tmp_path / "jobs.json")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    differences = {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines()}
+    assert set(differences) == set(METHODS)
+    assert max(differences.values()) <= 1e-5, differences
