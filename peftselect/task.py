@@ -40,6 +40,8 @@ class TaskContext:
     labels: tuple[str, ...] = ()
     prepended_positions: int = 0
     model_config: Any = None
+    #: replaces the task's own prompt; ``{source}`` stands for the input
+    template: str | None = None
 
 
 class Task(ABC):
@@ -82,6 +84,10 @@ class Task(ABC):
     @abstractmethod
     def target_text(self, row: Row) -> str:
         """The answer as text (a label, a summary, tags joined by spaces); empty if the row has none."""
+
+    def check_row(self, row: Row) -> str | None:
+        """What is wrong with a row beyond its single cells, in half a sentence; None if nothing is."""
+        return None
 
     def label_names(self, rows: Sequence[Row]) -> tuple[str, ...]:
         """Sorted label names of the training rows; empty for tasks without a closed label set."""

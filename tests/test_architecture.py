@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"method", "task", "problem", "record"},
     {"hookspecs", "families"},
     {"plugin_manager"},
-    {"shapes", "vocabulary", "hardware"},
+    {"shapes", "vocabulary", "hardware", "columns", "words"},
     {"base_models"},
     {"data", "example", "modeling"},
     {"data_checks", "facts", "metrics"},

@@ -1,0 +1,140 @@
+"""Which of a file's columns is which of the task's, and whether a cell holds what its column should."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from peftselect.errors import DataError
+
+if TYPE_CHECKING:
+    from peftselect.task import Column, Task
+
+_LISTS = {"tokens", "tags", "choices", "references"}
+_WANTED = {
+    "text": "text",
+    "label": "a label (text or a whole number)",
+    "number": "a number",
+    "tokens": "a list of words",
+    "tags": "a list of tags",
+    "answers": 'answers: {"text": ["..."], "answer_start": [0]}',
+    "choices": "a list of at least two texts",
+    "index": "a whole number from 0",
+    "references": "a list of texts",
+}
+
+
+def choose_columns(where: str, task: Task, found: Sequence[str], overrides: Mapping[str, str]) -> dict[str, str]:
+    """Our column names mapped to the file's: what the user said first, then our name, then the usual aliases."""
+    lowered = {name.lower(): name for name in found}
+    known = {column.name for column in task.columns}
+    for ours, theirs in overrides.items():
+        if ours not in known:
+            raise DataError(f"{task.name} has no column {ours!r}", f"its columns: {', '.join(sorted(known))}")
+        if theirs not in found:
+            raise DataError(f"{where} has no column {theirs!r}", f"it has: {', '.join(found)}")
+    chosen = dict(overrides)
+    for column in task.columns:
+        if column.name in chosen:
+            continue
+        names = (column.name, *column.aliases)
+        theirs = next((lowered[name] for name in names if name in lowered and lowered[name] not in chosen.values()), None)
+        if theirs is not None:
+            chosen[column.name] = theirs
+        elif column.required:
+            raise DataError(
+                f"{where} has no column for the {column.name} of {task.name} (it has: {', '.join(found)})",
+                f"name it: --columns {column.name}=YOURS; known names: {', '.join(names)}",
+            )
+    return chosen
+
+
+def check_cell(where: str, theirs: str, column: Column, value: Any) -> Any:
+    """A cell's value in the column's form, or DataError with file, line and column."""
+    if value is None or (isinstance(value, str) and not value.strip()) or value in ([], {}):
+        raise DataError(f"{where}: column {theirs!r} is empty", "fill it or leave the row out")
+    if column.kind in _LISTS and isinstance(value, str):
+        value = _from_text(value)
+    read = _READERS[column.kind](value)
+    if read is None:
+        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+        raise DataError(f"{where}: column {theirs!r} is {shown}", f"it should hold {_WANTED[column.kind]}")
+    return read
+
+
+def _from_text(value: str) -> Any:
+    """Lists in CSV cells are written as JSON, or as words between blanks."""
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return None
+    return value.split()
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _label(value: Any) -> str | None:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip() if isinstance(value, str | int | bool) else None
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _index(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number.is_integer() and number >= 0 else None
+
+
+def _texts(value: Any) -> list[str] | None:
+    if not isinstance(value, list | tuple):
+        return None
+    read = [_text(item) for item in value]
+    return None if None in read else [item for item in read if item is not None]
+
+
+def _choices(value: Any) -> list[str] | None:
+    read = _texts(value.get("text") if isinstance(value, dict) else value)
+    return read if read and len(read) >= 2 else None
+
+
+def _answers(value: Any) -> dict[str, list[Any]] | None:
+    """Answers of extractive QA as lists; SQuAD 2's unanswerable questions have empty ones."""
+    if isinstance(value, str):
+        value = _from_text(value) if value.lstrip().startswith("[") else {"text": value}
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = {key: [item.get(key) for item in value] for key in ("text", "answer_start")}
+    if not isinstance(value, dict) or "text" not in value:
+        return None
+    texts = [value["text"]] if isinstance(value["text"], str) else list(value["text"] or [])
+    starts = value.get("answer_start", [])
+    starts = [starts] if isinstance(starts, int) else list(starts or [])
+    if any(not isinstance(text, str) for text in texts) or any(not isinstance(start, int) for start in starts):
+        return None
+    return {"text": texts, "answer_start": starts}
+
+
+_READERS = {
+    "text": _text,
+    "label": _label,
+    "number": _number,
+    "tokens": _texts,
+    "tags": _texts,
+    "answers": _answers,
+    "choices": _choices,
+    "index": _index,
+    "references": _texts,
+}
