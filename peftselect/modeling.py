@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from peftselect.errors import InputError, UnsupportedError
 from peftselect.method import ApplyContext
@@ -44,6 +45,8 @@ def load_tokenizer(base_model: BaseModel) -> Any:
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"{base_model.reference}: no tokenizer could be loaded ({_line(error)})", _FIX) from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one where files are missing
+        raise InputError(f"{base_model.reference}: the tokenizer knows no words, its files are missing", _FIX)
     if tokenizer.pad_token is None:
         stand_in = tokenizer.eos_token or tokenizer.unk_token
         if stand_in is None:
@@ -81,7 +84,7 @@ def load_model(
             output_loading_info=True,
             **arguments,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{base_model.reference}: the model could not be loaded ({_line(error)})", _FIX) from error
     _check_complete(base_model, shape, report)
     if recipe.quantization:
@@ -199,7 +202,8 @@ def _config(base_model: BaseModel, shape: ModelShape, labels: Sequence[str]) -> 
 
 def _quantization(recipe: Recipe, shape: ModelShape) -> Any:
     """4-bit NormalFloat with double quantisation, or 8 bits; heads that are trained stay as they are."""
-    skipped = [*shape.head.modules, *_MAY_BE_NEW] if shape.head.modules else None
+    # transformers matches these from the start of a module's name: a part inside needs the pattern
+    skipped = [f".*{name}" for name in (*shape.head.modules, *_MAY_BE_NEW)] if shape.head.modules else None
     if recipe.quantization == "int8":
         return transformers.BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return transformers.BitsAndBytesConfig(
@@ -252,14 +256,16 @@ def _fit_tokenizer(base_model: BaseModel, model: Any, tokenizer: Any, shape: Mod
 def _train_in_float32(model: Any) -> None:
     """Keep trained weights in float32: steps of a usual learning rate vanish in the rounding of 16 bits.
 
-    A layer all of whose parameters are trained (a head) takes its input in float32 from then on.
+    A layer all of whose parameters are trained (a head) takes its input in float32 from then on. So does a
+    normalisation of which only the bias is: autocast cannot mend two widths inside it, as it does for linear layers.
     """
     for module in model.modules():
         own = list(module.parameters(recurse=False))
         trained = [parameter for parameter in own if parameter.requires_grad and parameter.dtype in _SIXTEEN_BITS]
-        for parameter in trained:
+        whole = bool(trained) and (len(trained) == len(own) or all(parameter.dim() == 1 for parameter in own))
+        for parameter in own if whole else trained:
             parameter.data = parameter.data.float()
-        if trained and len(trained) == len(own):
+        if whole:
             module.register_forward_pre_hook(_to_float32)
 
 
