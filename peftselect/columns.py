@@ -30,17 +30,19 @@ def choose_columns(where: str, task: Task, found: Sequence[str], overrides: Mapp
     """Our column names mapped to the file's: what the user said first, then our name, then the usual aliases."""
     lowered = {name.lower(): name for name in found}
     known = {column.name for column in task.columns}
-    for ours, theirs in overrides.items():
+    for ours, named in overrides.items():
         if ours not in known:
             raise DataError(f"{task.name} has no column {ours!r}", f"its columns: {', '.join(sorted(known))}")
-        if theirs not in found:
-            raise DataError(f"{where} has no column {theirs!r}", f"it has: {', '.join(found)}")
+        if named not in found:
+            raise DataError(f"{where} has no column {named!r}", f"it has: {', '.join(found)}")
     chosen = dict(overrides)
     for column in task.columns:
         if column.name in chosen:
             continue
         names = (column.name, *column.aliases)
-        theirs = next((lowered[name] for name in names if name in lowered and lowered[name] not in chosen.values()), None)
+        theirs = next(
+            (lowered[name] for name in names if name in lowered and lowered[name] not in chosen.values()), None
+        )
         if theirs is not None:
             chosen[column.name] = theirs
         elif column.required:

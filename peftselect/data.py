@@ -1,6 +1,6 @@
 """The light reader of training data: rows with canonical column names, checked, without torch.
 
-JSON lines, JSON, CSV, TSV and Parquet are read here; a folder written by ``datasets`` and a hub id through that library.
+JSON lines, JSON, CSV, TSV and Parquet are read here; a folder that ``datasets`` wrote and a hub id through that library.
 What cannot be used is one DataError that names the file, the line and the column.
 """
 
@@ -189,9 +189,7 @@ def _from_datasets(name: str, splits: Mapping[str, Any], split: str) -> Iterator
     if split not in splits:
         raise DataError(f"{name} has no split {split!r}", f"it has: {', '.join(splits)}")
     data = splits[split]
-    named = {
-        column: feature.names for column, feature in data.features.items() if getattr(feature, "names", None)
-    }
+    named = {column: feature.names for column, feature in data.features.items() if getattr(feature, "names", None)}
     for number, document in enumerate(data, 1):
         for column, names in named.items():
             if isinstance(document[column], int) and 0 <= document[column] < len(names):
@@ -243,7 +241,9 @@ class _Counter:
             try:
                 self._tokenizer = Tokenizer.from_file(str(file))
             except Exception as error:  # the Rust side raises a bare Exception
-                raise DataError(f"{file} is not a tokenizer ({_first_line(error)})", "take it from the model") from error
+                raise DataError(
+                    f"{file} is not a tokenizer ({_first_line(error)})", "take it from the model"
+                ) from error
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
             self.origin = "tokens counted"

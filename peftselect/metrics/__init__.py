@@ -1,1 +1,63 @@
-"""metrics."""
+"""Metrics as ``evaluate`` modules that ship with the package: ``evaluate.load`` would fetch each from a hub.
+
+Every value is a fraction: 0..1, or -1..1 for correlations; BLEU too, where others print 0..100. Importing this package
+is light; the modules behind it, which need ``evaluate``, are imported when something is computed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peftselect.errors import UnknownNameError
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """Where a metric lives: the module and class that compute it, and which way is better."""
+
+    module: str
+    cls: str
+    title: str
+    higher_is_better: bool = True
+
+
+METRICS: dict[str, MetricInfo] = {
+    "rouge1": MetricInfo("text", "Rouge", "ROUGE-1"),
+    "rouge2": MetricInfo("text", "Rouge", "ROUGE-2"),
+    "rougeL": MetricInfo("text", "Rouge", "ROUGE-L"),
+    "rougeLsum": MetricInfo("text", "Rouge", "ROUGE-Lsum"),
+    "bleu": MetricInfo("text", "Bleu", "BLEU (sacreBLEU)"),
+    "exact_match": MetricInfo("text", "Squad", "exact match"),
+    "squad_f1": MetricInfo("text", "Squad", "token F1 (SQuAD)"),
+    "accuracy": MetricInfo("labels", "Classification", "accuracy"),
+    "f1": MetricInfo("labels", "Classification", "F1, mean over the labels"),
+    "precision": MetricInfo("labels", "Classification", "precision, mean over the labels"),
+    "recall": MetricInfo("labels", "Classification", "recall, mean over the labels"),
+    "matthews_correlation": MetricInfo("labels", "Classification", "Matthews correlation"),
+    "pearson": MetricInfo("labels", "Correlation", "Pearson correlation"),
+    "spearman": MetricInfo("labels", "Correlation", "Spearman correlation"),
+    "seqeval_f1": MetricInfo("labels", "Seqeval", "entity F1 (seqeval)"),
+    "seqeval_precision": MetricInfo("labels", "Seqeval", "entity precision (seqeval)"),
+    "seqeval_recall": MetricInfo("labels", "Seqeval", "entity recall (seqeval)"),
+    "seqeval_accuracy": MetricInfo("labels", "Seqeval", "tag accuracy"),
+}
+
+
+def compute(names: Iterable[str], predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+    """Values of the metrics ``names`` of decoded predictions against references (lists of texts for text metrics).
+
+    Raises UnknownNameError for a metric that is not in :data:`METRICS`, ValueError when the two differ in length.
+    """
+    wanted = list(names)
+    if unknown := [name for name in wanted if name not in METRICS]:
+        raise UnknownNameError("metric", unknown[0], sorted(METRICS))
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions and {len(references)} references")
+    found: dict[str, float] = {}
+    for module, cls in dict.fromkeys((METRICS[name].module, METRICS[name].cls) for name in wanted):
+        metric = getattr(importlib.import_module(f"{__name__}.{module}"), cls)(keep_in_memory=True)
+        found.update(metric.compute(predictions=list(predictions), references=list(references)))
+    return {name: float(found[name]) for name in wanted}

@@ -1,0 +1,62 @@
+"""Classification of one text or of a pair of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from peftselect.hookspecs import hookimpl
+from peftselect.metrics import compute
+from peftselect.task import Column, Row, Task, TaskContext
+from peftselect.tasks._labels import ENCODERS, FIRST, SECOND, SequenceTask, sorted_labels
+
+
+class Classification(SequenceTask):
+    """One label a row; a second text makes it a pair (inference, paraphrase, question and passage)."""
+
+    name = "classification"
+    title = "Classification"
+    aliases = (
+        "text_classification", "sequence_classification", "sentiment", "topic_classification", "nli", "pair",
+        "natural_language_inference", "intent", "acceptability",
+    )  # fmt: skip
+    family = "classification"
+    columns = (
+        Column("text", "text", ("text_a", *FIRST, "sentence", "question", "content", "review", "utterance", "input")),
+        Column("text_pair", "text", ("text_b", *SECOND), required=False),
+        Column("label", "label", ("labels", "label_text", "category", "class", "sentiment", "intent", "target")),
+    )
+    metrics = ("accuracy", "f1", "precision", "recall", "matthews_correlation")
+    default_models = ENCODERS
+    default_max_length = 256
+
+    def input_texts(self, row: Row) -> tuple[str, ...]:
+        """The text, and the second one where there is one."""
+        return (row["text"], row["text_pair"]) if "text_pair" in row else (row["text"],)
+
+    def target_text(self, row: Row) -> str:
+        """The label."""
+        return str(row["label"])
+
+    def label_names(self, rows: Sequence[Row]) -> tuple[str, ...]:
+        """Distinct labels of the rows."""
+        return sorted_labels([row["label"] for row in rows])
+
+    def decode(self, predictions: Any, rows: Sequence[Row], encoded: Any, context: TaskContext) -> list[Any]:
+        """The label of the largest logit."""
+        return [context.labels[int(logits.argmax())] for logits in first_array(predictions)]
+
+    def score(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
+        """Accuracy and its kin; precision, recall and F1 are means over the labels."""
+        return compute(self.metrics, predictions, [row["label"] for row in rows])
+
+
+def first_array(predictions: Any) -> Any:
+    """Logits; encoder-decoders give further outputs beside them."""
+    return predictions[0] if isinstance(predictions, tuple) else predictions
+
+
+@hookimpl
+def register_tasks() -> tuple[type[Task], ...]:
+    """Offer classification."""
+    return (Classification,)
