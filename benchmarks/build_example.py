@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from example_dialogues import BETWEEN_ANSWERS, generate, pretraining_rows, splits
+from example_dialogues import generate, pretraining_rows, splits
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -27,13 +27,14 @@ from transformers import (
     T5ForConditionalGeneration,
     set_seed,
 )
+from transformers.models.t5.modeling_t5 import T5Attention
 
 EXAMPLE = Path(__file__).parents[1] / "peftselect" / "example"
 SEED = 7
 MERGED_VOCABULARY = 1280
 MAX_LENGTH = 512
-PRETRAINING_ROWS = 50_000
-HELD_OUT_ROWS = 300
+PRETRAINING_ROWS = 80_000
+HELD_OUT_ROWS = 500
 
 
 def write_data(folder: Path) -> None:
@@ -116,7 +117,11 @@ def build_model(vocabulary: int) -> T5ForConditionalGeneration:
         pad_token_id=0,
         eos_token_id=1,
     )
-    return T5ForConditionalGeneration(config)
+    model = T5ForConditionalGeneration(config)
+    for module in model.modules():
+        if isinstance(module, T5Attention):  # what attention reads comes out as it went in: copying is learnt sooner
+            module.o.weight.data.copy_(module.v.weight.data.T)
+    return model
 
 
 def encode(rows: list[tuple[str, str]], tokenizer: PreTrainedTokenizerFast) -> list[dict[str, Any]]:
@@ -137,14 +142,14 @@ def pretrain(
         per_device_train_batch_size=32,
         per_device_eval_batch_size=100,
         num_train_epochs=epochs,
-        learning_rate=3e-3,
+        learning_rate=1.5e-3,
         lr_scheduler_type="cosine",
         warmup_steps=100,
         weight_decay=0.01,
         max_grad_norm=1.0,
         train_sampling_strategy="group_by_length",
         predict_with_generate=True,
-        generation_max_length=80,
+        generation_max_length=24,
         eval_strategy="steps",
         eval_steps=250,
         save_strategy="steps",
@@ -161,7 +166,8 @@ def pretrain(
     def exact_match(prediction: Any) -> dict[str, float]:
         ids = [[token for token in row if token >= 0] for row in prediction.predictions.tolist()]
         answers = tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return {"exact_match": share_of_right_answers(answers, [target for _, target in held_out])}
+        right = sum(answer == target for answer, (_, target) in zip(answers, held_out, strict=True))
+        return {"exact_match": right / len(held_out)}
 
     trainer = Seq2SeqTrainer(
         model=model,
@@ -174,16 +180,6 @@ def pretrain(
     )
     trainer.train()
     return float(trainer.evaluate()["eval_exact_match"])
-
-
-def share_of_right_answers(given: list[str], wanted: list[str]) -> float:
-    """Share of the single answers which are right to the letter, at their place among the answers of their row."""
-    right = total = 0
-    for answers, targets in zip(given, wanted, strict=True):
-        expected = targets.split(BETWEEN_ANSWERS)
-        right += sum(a == b for a, b in zip(answers.split(BETWEEN_ANSWERS), expected, strict=False))
-        total += len(expected)
-    return right / total
 
 
 def save(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, score: float, folder: Path) -> None:
@@ -205,8 +201,8 @@ of generated dialogues, and nothing else.
 
 | | |
 |---|---|
-| pretrained on | questions about {rows:,} generated dialogues (`question: Who brings the map?` -> `Anna`) |
-| score there | {score:.1%} of the questions about {held_out} held-out dialogues answered to the letter |
+| pretrained on | {rows:,} questions about generated dialogues (`question: Who brings the map?` -> `Anna`) |
+| score there | {score:.1%} of {held_out} held-out questions answered to the letter |
 | never seen | a summary: writing one is what fine-tuning teaches |
 | weights | float16 safetensors |
 | rebuilt by | `python benchmarks/build_example.py` |
@@ -219,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["data", "model"])
     parser.add_argument("--output", type=Path, default=EXAMPLE, help="folder that gets data/ and model/")
-    parser.add_argument("--epochs", type=float, default=2)
+    parser.add_argument("--epochs", type=float, default=1)
     parser.add_argument("--rows", type=int, default=PRETRAINING_ROWS, help="questions to pretrain on")
     chosen = parser.parse_args()
     if chosen.only != "model":

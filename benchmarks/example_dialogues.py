@@ -9,14 +9,10 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any
 
 SEED = 20240613
 SPLITS = {"train": 1200, "validation": 100, "test": 100}
-BETWEEN_ANSWERS = "; "
 GRAMMAR = Path(__file__).with_name("example_dialogues.toml")
 
 
@@ -50,18 +46,8 @@ def generate(rng: random.Random) -> Dialogue:
     return Dialogue(
         text=text,
         summary=scenario["summary"].format_map(values),
-        questions=(*asked, *_about_turns(text)),
+        questions=tuple(asked),
     )
-
-
-def _about_turns(text: str) -> Iterator[tuple[str, str]]:
-    """Questions whose answer is a whole turn: they teach copying, which the other answers are made of."""
-    turns = [turn.split(": ", 1) for turn in text.split("\n")]
-    yield "Who speaks first?", turns[0][0]
-    for speaker in dict.fromkeys(name for name, _ in turns):
-        said = [words for name, words in turns if name == speaker]
-        yield f"What does {speaker} say first?", said[0]
-        yield f"What does {speaker} say last?", said[-1]
 
 
 def _fill(scenario: dict[str, Any], rng: random.Random) -> dict[str, str]:
@@ -90,15 +76,13 @@ def splits(seed: int = SEED) -> dict[str, list[dict[str, str]]]:
 
 
 def pretraining_rows(count: int, seed: int) -> list[tuple[str, str]]:
-    """(questions and dialogue, answers) pairs over dialogues which no shipped split has; one to four questions each."""
+    """(question and dialogue, answer) pairs over dialogues which no shipped split has."""
     shipped = {normalise(row["dialogue"]) for rows in splits().values() for row in rows}
     rng = random.Random(seed)
     rows: list[tuple[str, str]] = []
     while len(rows) < count:
         dialogue = generate(rng)
-        if normalise(dialogue.text) in shipped:
-            continue
-        asked = rng.sample(dialogue.questions, rng.randint(1, 4))
-        questions = " ".join(question for question, _ in asked)
-        rows.append((f"question: {questions}\n{dialogue.text}", BETWEEN_ANSWERS.join(answer for _, answer in asked)))
+        if normalise(dialogue.text) not in shipped:
+            question, answer = rng.choice(dialogue.questions)
+            rows.append((f"question: {question}\n{dialogue.text}", answer))
     return rows
