@@ -2,9 +2,10 @@
 
     python benchmarks/memory_error.py PEFT_METAMATHQA.csv
 
-The runs fine-tune Llama-3.2-3B in bfloat16 (adapters float32, full fine-tuning pure bfloat16, AdamW working on lists, a
-key/value cache built while training), batch 4. Their longest padded batch is not published: ONE length for all rows is
-fitted here, so the error says how well the closed form tells methods apart and scales, not that it knows that length.
+The runs fine-tune Llama-3.2-3B in bfloat16 (adapters float32, full fine-tuning pure bfloat16, AdamW working on lists,
+the model's outputs held through the backward pass, key/value cache included), batch 4. Their longest padded batch is not
+published: ONE length for all rows is fitted here, so the error says how well the closed form tells methods apart and
+scales, not that it knows that length.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def predict(shape: ModelShape, row: dict[str, str], length: int) -> int:
     values = settings(method, shape, row)
     full = method.name == "full_finetuning"
     recipe = Recipe("pure_bf16" if full else "bf16", None, 4, 1, False, 1e-4, 1.0, length, optimizer="adamw_foreach")
-    return estimate_memory(shape, method, values, recipe, keeps_cache=True).peak_bytes
+    return estimate_memory(shape, method, values, recipe, keeps_outputs=True).peak_bytes
 
 
 def main(file: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What autograd keeps of a forward pass: bytes by arithmetic, block by block.
 
 Each term was read off traces of the real modules on fake tensors (``peftselect.memory.tracing``), in bfloat16 and
-float32, frozen and trained, for decoders, encoders and encoder-decoders. ``c`` is the width of an activation in bytes.
+float32, frozen and trained, for decoders, encoders and encoder-decoders, and is held against what autograd keeps of
+real modules of every architecture (tests/test_kept_activations.py).
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peftselect.memory.attention import attention_bytes, habits
+from peftselect.memory.regime import HALF
+
 if TYPE_CHECKING:
+    from peftselect.memory.regime import Regime
     from peftselect.method import MemoryTraits
     from peftselect.shape import ModelShape, Stack
 
 #: tensors of the feed-forward width which an activation keeps; the tanh GELU written out in Python keeps four
 _ACTIVATION_TENSORS = {"gelu_new": 4, "gelu_fast": 4, "quick_gelu": 2}
-#: float32 bytes that a head's loss takes per logit at its peak: logits, log-softmax and gradient
-_LOSS_BYTES = 12
+#: tensors as large as the logits that the loss holds at its peak
+_LOSS_TENSORS = 3
 #: tensors of the feed-forward width alive at once in the backward pass of one block
 _BACKWARD_TENSORS = 3
 
@@ -38,6 +43,8 @@ class Work:
         if shape.architecture == "encoder-decoder":
             # sequence classification feeds the input to both stacks
             return cls(batch, longer, target or length, traits.prefix_positions)
+        if shape.head.kind == "multiple_choice":
+            batch *= max(shape.head.num_labels, 2)  # every choice of a question is a row
         encoder = shape.architecture == "encoder"
         return cls(batch, longer if encoder else 0, 0 if encoder else longer, traits.prefix_positions)
 
@@ -51,42 +58,52 @@ class Work:
 
 
 def block_bytes(
-    shape: ModelShape, stack: Stack, work: Work, c: int, *, trains_weights: bool, keeps_cache: bool = False
+    shape: ModelShape, stack: Stack, work: Work, regime: Regime, *, trained: bool, keeps_outputs: bool = False
 ) -> float:
-    """Bytes kept by one block of a stack."""
+    """Bytes kept by one block of a stack; ``trained`` when the base's own weights get gradients."""
     cross = stack == "decoder" and shape.architecture == "encoder-decoder"
-    per_token = _norms(shape, c, cross, trains_weights) + _feed_forward(shape, c, trains_weights)
-    per_token += _dropouts(shape, cross)
-    total = work.tokens(stack) * per_token
-    attentions = [work.length(stack)] + ([work.encoder_length] if cross else [])
-    for index, key_length in enumerate(attentions):
-        total += _attention(shape, work, stack, key_length, c, biased=shape.relative_attention and index == 0)
-        if trains_weights:
-            # the input of query (and key and value), and of the encoder's output for the cross-attention
-            total += work.tokens(stack) * c * shape.hidden_size
-    if keeps_cache:
-        total += work.tokens(stack) * 2 * c * shape.kv_size
+    tokens = work.tokens(stack)
+    total = tokens * (_norms(shape, regime, cross, trained) + _dropouts(shape, cross))
+    total += tokens * _feed_forward(shape, regime, trained)
+    total += _self_attention(shape, stack, work, regime, trained)
+    if cross:
+        total += _cross_attention(shape, work, regime, trained)
+    if keeps_outputs:
+        total += tokens * 2 * regime.attention * shape.kv_size
     return total
 
 
-def _norms(shape: ModelShape, c: int, cross: bool, trains_weights: bool) -> float:
-    count = shape.norms_per_block + (1 if cross else 0)
+def _norms(shape: ModelShape, regime: Regime, cross: bool, trained: bool) -> float:
+    count = 1 if habits(shape).parallel else shape.norms_per_block + cross
     if not shape.rms_norm:
-        kept = float(c)
-    elif shape.relative_attention and c < 4:
-        kept = 4.0 + c  # T5 multiplies the 16-bit states, and squares a float32 copy
-    else:
-        kept = 4.0
-    normalised = c if trains_weights and shape.rms_norm else 0
-    return count * shape.hidden_size * (kept + normalised)
+        return float(count * shape.hidden_size * regime.norm)
+    # T5 multiplies the 16-bit states themselves, and squares a float32 copy
+    kept = 4 + (regime.stream if shape.relative_attention and regime.stream < 4 else 0)
+    normalised = (4 if habits(shape).float_norms else regime.stream) if trained else 0
+    return float(count * shape.hidden_size * (kept + normalised))
 
 
-def _feed_forward(shape: ModelShape, c: int, trains_weights: bool) -> float:
+def _feed_forward(shape: ModelShape, regime: Regime, trained: bool) -> float:
     tensors = _ACTIVATION_TENSORS.get(shape.activation, 1) + (2 if shape.gated_ffn else 0)
-    kept = tensors * c * shape.intermediate_size
-    if trains_weights:
-        kept += c * shape.hidden_size + c * shape.intermediate_size
+    kept = float(tensors * regime.inner * shape.intermediate_size)
+    if trained:
+        kept += _read(shape, regime, "ffn_gate", "ffn_in", "ffn_gate_in") * (not _one_norm(shape) or regime.autocast)
+        # the output of a plain ReLU is kept already; T5's last matrix takes a copy all the same under autocast
+        relu = shape.activation == "relu" and not shape.gated_ffn
+        if not relu or (shape.relative_attention and regime.autocast):
+            kept += regime.inner * shape.intermediate_size
     return kept
+
+
+def _one_norm(shape: ModelShape) -> bool:
+    """Whether attention and feed-forward part read one and the same tensor."""
+    return shape.norms_per_block == 1
+
+
+def _read(shape: ModelShape, regime: Regime, *roles: str) -> float:
+    """Bytes a position of what trained layers of these roles read: one tensor, or under autocast a copy each."""
+    readers = len({linear.role for linear in shape.by_role(*roles)})
+    return shape.hidden_size * regime.attention * (readers if regime.autocast else 1)
 
 
 def _dropouts(shape: ModelShape, cross: bool) -> float:
@@ -97,71 +114,99 @@ def _dropouts(shape: ModelShape, cross: bool) -> float:
     return shape.hidden_size * (3 if cross else 2) + inside
 
 
-def _attention(shape: ModelShape, work: Work, stack: Stack, key_length: int, c: int, *, biased: bool) -> float:
-    """Query, key, value, output and the log-sum-exp of scaled dot-product attention, and its bias where one is built.
-
-    Grouped keys and values are repeated to the heads of the query before the kernel.
-    """
-    width = shape.num_heads * shape.head_dim
-    keys = key_length + work.prefix
-    kept = work.tokens(stack) * (2 * c * width + 4 * shape.num_heads) + work.batch * keys * 2 * c * width
-    if biased:
-        kept += work.tokens(stack) * c * shape.num_heads * keys
-    elif work.padded:
-        kept += work.tokens(stack) * c * keys
+def _self_attention(shape: ModelShape, stack: Stack, work: Work, regime: Regime, trained: bool) -> float:
+    takes_prefix = stack == "decoder" or shape.architecture == "encoder"  # peft's prefixes reach the last stack alone
+    length = work.length(stack)
+    # a decoder that reads labels has no padding mask: one bias serves every row
+    rows = 1 if stack == "decoder" else work.batch
+    kept = attention_bytes(
+        shape,
+        regime,
+        work.batch,
+        length,
+        length + (work.prefix if takes_prefix else 0),
+        trained=trained,
+        masked=work.padded,
+        biased_rows=rows if shape.relative_attention else 0,
+    )
+    if trained:
+        kept += work.tokens(stack) * _read(shape, regime, "query", "key", "value", "query_key_value")
     return kept
 
 
-def head_bytes(shape: ModelShape, work: Work, c: int) -> int:
-    """Logits and loss at their peak: the logits, their float32 log-softmax and its gradient."""
+def _cross_attention(shape: ModelShape, work: Work, regime: Regime, trained: bool) -> float:
+    rows = work.batch if shape.relative_attention else 0
+    kept = attention_bytes(
+        shape, regime, work.batch, work.decoder_length, work.encoder_length, trained=trained, masked=work.padded,
+        biased_rows=rows,
+    )  # fmt: skip
+    if trained:
+        copies = 2 * work.tokens("encoder") if regime.autocast else 0  # keys and values each copy the encoder's output
+        kept += (work.tokens("decoder") + copies) * shape.hidden_size * regime.attention
+    return kept
+
+
+def head_bytes(shape: ModelShape, work: Work, regime: Regime, *, keeps_outputs: bool = False) -> int:
+    """Logits and loss at their peak, in the backward pass: the log-softmax, its gradient and that of the logits.
+
+    Decoders turn their logits to float32 for the loss, encoder-decoders only under autocast.
+    """
+    width = 2 if regime is HALF and shape.head.kind == "seq2seq_lm" else 4
     if shape.head.kind in ("causal_lm", "seq2seq_lm"):
-        return round(work.tokens("decoder") * shape.head.width * _LOSS_BYTES)
+        own = regime.attention if keeps_outputs else 0
+        return work.tokens("decoder") * shape.head.width * (_LOSS_TENSORS * width + own)
     stack: Stack = "encoder" if shape.architecture == "encoder" else "decoder"
     spread = shape.head.kind in ("token_classification", "question_answering")
-    return round((work.tokens(stack) if spread else work.batch) * shape.head.width * _LOSS_BYTES)
+    return (work.tokens(stack) if spread else work.batch) * shape.head.width * _LOSS_TENSORS * width
 
 
-def backward_bytes(shape: ModelShape, work: Work, c: int) -> int:
+def backward_bytes(shape: ModelShape, work: Work, regime: Regime) -> int:
     """Temporaries in the backward pass of one block, at its feed-forward part."""
     tokens = max(work.tokens("encoder"), work.tokens("decoder"))
-    return round(tokens * c * (_BACKWARD_TENSORS * shape.intermediate_size + 2 * shape.hidden_size))
+    return tokens * (_BACKWARD_TENSORS * regime.inner * shape.intermediate_size + 2 * regime.stream * shape.hidden_size)
 
 
 def kept_bytes(
     shape: ModelShape,
     traits: MemoryTraits,
     work: Work,
-    c: int,
+    regime: Regime,
     *,
     checkpointing: bool = False,
-    keeps_cache: bool = False,
+    keeps_outputs: bool = False,
 ) -> int:
     """Bytes that autograd keeps of a whole forward pass, the head's logits apart."""
     if traits.backward_reaches == "top":
-        return round(sum(_passing(shape, work, c)))
-    total = 0.0
-    stacks: tuple[tuple[Stack, int, float], ...] = (
-        ("encoder", shape.encoder_layers, traits.kept_bytes_per_token[0]),
-        ("decoder", shape.decoder_layers, traits.kept_bytes_per_token[1]),
-    )
-    largest = 0.0
-    for stack, layers, of_method in stacks:
-        if not layers:
-            continue
-        block = block_bytes(shape, stack, work, c, trains_weights=traits.trains_base_weights, keeps_cache=keeps_cache)
-        method = work.tokens(stack) * of_method
+        return _passing_bytes(shape, work, regime)
+    total = largest = 0.0
+    for stack, layers, of_method in _stacks(shape, traits):
+        block = block_bytes(
+            shape, stack, work, regime, trained=traits.trains_base_weights, keeps_outputs=keeps_outputs
+        )  # fmt: skip
+        tokens, method = work.tokens(stack), work.tokens(stack) * of_method
         if checkpointing:
             # each block keeps its input; one at a time is run again in full
-            total += layers * work.tokens(stack) * c * shape.hidden_size
+            total += layers * tokens * regime.stream * shape.hidden_size
             largest = max(largest, block + method / layers)
         else:
             total += layers * block + method
         # the last norm, and the embeddings on their way in
-        total += work.tokens(stack) * shape.hidden_size * (4 + c)
+        total += tokens * shape.hidden_size * (4 + regime.stream)
     return round(total + largest)
 
 
-def _passing(shape: ModelShape, work: Work, c: int) -> list[float]:
+def _stacks(shape: ModelShape, traits: MemoryTraits) -> list[tuple[Stack, int, float]]:
+    """Stacks that the backward pass enters: name, blocks, and the method's own bytes a position."""
+    kept = traits.kept_bytes_per_token
+    found: list[tuple[Stack, int, float]] = []
+    if shape.encoder_layers and not (traits.backward_reaches == "decoder" and shape.decoder_layers):
+        found.append(("encoder", shape.encoder_layers, kept[0]))
+    if shape.decoder_layers:
+        found.append(("decoder", shape.decoder_layers, kept[1]))
+    return found
+
+
+def _passing_bytes(shape: ModelShape, work: Work, regime: Regime) -> int:
     """What is alive while one block runs forward and nothing is kept."""
-    width = 2 * shape.intermediate_size + 6 * shape.hidden_size
-    return [max(work.tokens("encoder"), work.tokens("decoder")) * c * width]
+    tokens = max(work.tokens("encoder"), work.tokens("decoder"))
+    return tokens * (2 * regime.inner * shape.intermediate_size + 6 * regime.attention * shape.hidden_size)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from peftselect.memory import states
 from peftselect.memory.activations import Work, backward_bytes, head_bytes, kept_bytes
+from peftselect.memory.regime import regime_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,15 +74,15 @@ def estimate_memory(
     *,
     devices: int = 1,
     sharding: Sharding = "none",
-    keeps_cache: bool = False,
+    keeps_outputs: bool = False,
 ) -> MemoryEstimate:
     """Price a recipe on one of ``devices``.
 
-    The micro-batch is taken at the recipe's longest length, padded. ``keeps_cache`` is for training loops that let the
-    model build a key/value cache while it trains, which ``run`` does not.
+    The micro-batch is taken at the recipe's longest length, padded. ``keeps_outputs`` is for training loops that hold
+    on to the logits and let the model build a key/value cache while it trains, which ``run`` does not.
     """
-    c = states.COMPUTE_BYTES[recipe.precision]
-    traits = method.memory(shape, values, c)
+    traits = method.memory(shape, values, states.COMPUTE_BYTES[recipe.precision])
+    regime = regime_of(recipe, traits)
     trainable = method.trainable_parameters(shape, values)
     width = states.trainable_bytes(traits, recipe)
     work = Work.of(shape, traits, recipe.micro_batch_size, recipe.max_length, recipe.max_target_length)
@@ -96,10 +97,10 @@ def estimate_memory(
         sharding,
     )
     kept = kept_bytes(
-        shape, traits, work, c, checkpointing=recipe.gradient_checkpointing, keeps_cache=keeps_cache
+        shape, traits, work, regime, checkpointing=recipe.gradient_checkpointing, keeps_outputs=keeps_outputs
     ) + states.autocast_bytes(shape, traits, recipe)
-    logits = head_bytes(shape, work, c)
-    passing = max(backward_bytes(shape, work, c), states.dequantised_bytes(shape, recipe))
+    logits = head_bytes(shape, work, regime, keeps_outputs=keeps_outputs)
+    passing = max(backward_bytes(shape, work, regime), states.dequantised_bytes(shape, recipe))
     waiting = held["gradients"] if recipe.gradient_accumulation_steps > 1 else 0
     step = states.step_bytes(trainable, width, recipe.optimizer)
     moments = {

@@ -32,15 +32,20 @@ def weight_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int
     if traits.trains_base_weights:
         return total * (2 if recipe.precision == "pure_bf16" else FLOAT32)
     if recipe.quantization:
-        packed = sum(
-            linear.count * linear.in_features * linear.out_features
-            for linear in shape.linears
-            if not _stays_float(shape, linear.role)
-        )
+        packed = _packed(shape)
         # what is not packed is turned into float32 for stability (prepare_model_for_kbit_training)
         per_weight = NF4_BYTES if recipe.quantization == "nf4" else INT8_BYTES
         return round(packed * per_weight) + (total - packed) * FLOAT32
     return total * COMPUTE_BYTES[recipe.precision]
+
+
+def _packed(shape: ModelShape) -> int:
+    """Weights that quantisation packs: those of the linear layers in the blocks, with few exceptions."""
+    return sum(
+        linear.count * linear.in_features * linear.out_features
+        for linear in shape.linears
+        if not _stays_float(shape, linear.role)
+    )
 
 
 def _stays_float(shape: ModelShape, role: str) -> bool:
@@ -75,10 +80,16 @@ def dequantised_bytes(shape: ModelShape, recipe: Recipe) -> int:
 
 
 def autocast_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int:
-    """16-bit copies of float32 master weights, which autocast makes once a step and autograd keeps."""
-    if not traits.trains_base_weights or recipe.precision not in ("bf16", "fp16"):
+    """16-bit copies of float32 weights, which autocast makes for the step and autograd keeps.
+
+    Full fine-tuning copies every matrix; a quantised base those that are not packed, the language-model matrix first.
+    """
+    if recipe.precision not in ("bf16", "fp16"):
         return 0
-    return 2 * (linear_parameters(shape) + shape.vocab_size * shape.embedding_size * bool(shape.head.width))
+    last = shape.vocab_size * shape.embedding_size if shape.head.kind in ("causal_lm", "seq2seq_lm") else 0
+    if traits.trains_base_weights:
+        return 2 * (linear_parameters(shape) + last)
+    return 2 * (linear_parameters(shape) - _packed(shape) + last) if recipe.quantization else 0
 
 
 def per_device(parts: dict[str, int], devices: int, sharding: Sharding) -> dict[str, int]:
