@@ -21,10 +21,12 @@ def count(number: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time: ``45 s``, ``12 min``, ``3.5 h``."""
+    """A length of time: ``45 s``, ``12 min``, ``3.5 h``, ``9 days``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{_three_digits(seconds / 3600)} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.2g} h" if seconds < 48 * 3600 else f"{seconds / 86400:,.0f} days"
 
 
 def _three_digits(number: float) -> str:

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-QUESTION = ("recommend", "--task", "summarization", "--model", "flan-t5-base", "--vram", "4")
+QUESTION = ("recommend", "--task", "summarization", "--model", "flan-t5-base", "--vram", "4", "--num-examples", "800")
 
 
 def skeleton(text: str) -> list[str]:
@@ -21,7 +21,9 @@ def test_the_answer_reads_from_the_question_to_the_command(peftselect) -> None:
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0] == "Summarization with flan-t5-base, 4 GiB"
-    assert lines[1] == ("248 M parameters, batch 8, input up to 512 tokens, output up to 128, training data not known")
+    assert lines[1] == (
+        "248 M parameters, batch 8, input up to 512 tokens, output up to 128, 800 training examples (given)"
+    )
     assert lines[3] == "Recommended: LoRA (lora)"
     parts = skeleton(done.stdout)
     wanted = ["settings", "recipe", "memory", "parameters", "adapter", "time", "why", "how sure"]
@@ -105,7 +107,7 @@ def test_nothing_fits_is_exit_code_3_with_the_ways_out(peftselect) -> None:
     ("arguments", "error", "hint"),
     [
         ((), "which task? --task is missing", "summarization"),
-        (("--task", "sumarization"), "unknown task 'sumarization'", "did you mean summarization?"),
+        (("--task", "sumarization"), "unknown task 'sumarization'", "did you mean summarization"),
         (
             ("--task", "ner", "--model", "bert-base-uncase"),
             "unknown base model 'bert-base-uncase'",

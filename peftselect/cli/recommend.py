@@ -137,6 +137,9 @@ def _facts(item: RankedCandidate, problem: Problem, explain: bool) -> Iterator[t
     yield "adapter", f"{size(item.adapter_bytes)} on disk"
     if seconds := item.train_seconds:
         yield "time", f"about {span(seconds.value)} ({span(seconds.low)} to {span(seconds.high)})"
+    else:
+        unknown = "the number of examples" if problem.data.num_examples is None else "the device"
+        yield "time", f"not known: that takes {unknown}"
     if expected := item.predicted:
         interval = f"80 % interval {expected.low:.2f} to {expected.high:.2f}"
         yield "expected", f"{expected.metric} {expected.value:.2f} ({interval})"
@@ -169,30 +172,33 @@ def _table(answer: Recommendation, top: int | None) -> None:
     from peftselect.cli import console
 
     shown = answer.candidates[:top]
-    rows = [
-        (
-            item.rank,
-            item.method,
-            size(item.memory.device_bytes) + ("" if item.verdict.verdict == "fits" else " !"),
-            count(item.trainable_parameters),
-            size(item.adapter_bytes),
-            span(item.train_seconds.value) if item.train_seconds else "?",
-            f"{item.quality:+.1f}",
-            item.confidence.source,
-        )
-        for item in shown
-    ]
-    groups = [item.tie_group for item in shown]
+    timed = any(item.train_seconds for item in shown)
+    columns = ["#", "method", "memory", "trained", "adapter", *["time"] * timed, "quality", "rests on"]
+    caption = "quality: expected points against the median method, rules included; a gap parts what is more than noise "
+    caption += "apart" + ("; !: borderline fit" if any(item.verdict.verdict != "fits" for item in shown) else "")
     console.table(
         "Candidates",
-        ("#", "method", "memory", "trained", "adapter", "time", "quality", "rests on"),
-        rows,
+        columns,
+        [_row(item, timed) for item in shown],
         right=("#", "memory", "trained", "adapter", "time", "quality"),
-        caption="quality: expected points against the median method, rules included; a gap parts what is more than "
-        "noise apart" + ("; !: borderline fit" if any(item.verdict.verdict != "fits" for item in shown) else ""),
-        groups=groups,
+        caption=caption,
+        groups=[item.tie_group for item in shown],
         keep=("method", "memory", "trained", "adapter", "time"),
     )
+
+
+def _row(item: RankedCandidate, timed: bool) -> list[object]:
+    time = span(item.train_seconds.value) if item.train_seconds else "?"
+    return [
+        item.rank,
+        item.method,
+        size(item.memory.device_bytes) + ("" if item.verdict.verdict == "fits" else " !"),
+        count(item.trainable_parameters),
+        size(item.adapter_bytes),
+        *[time] * timed,
+        f"{item.quality:+.1f}",
+        item.confidence.source,
+    ]
 
 
 def _excluded(answer: Recommendation, explain: bool) -> None:

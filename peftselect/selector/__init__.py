@@ -32,6 +32,7 @@ __all__ = [
     "fits_at_ease",
     "select",
 ]
+EASY_ACCUMULATION = 4
 
 
 def select(
@@ -60,11 +61,11 @@ def select(
 
 def fits_at_ease(answer: Recommendation) -> bool:
     """Whether the base model is no stretch for the budget: a candidate of the first group fits without gradient
-    checkpointing, without a quantised base and with micro-batches of at least half the batch."""
+    checkpointing, without a quantised base and with at most :data:`EASY_ACCUMULATION` micro-batches to a batch."""
     for item in answer.candidates:
         recipe = item.candidate.recipe
         plain = recipe.quantization is None and not recipe.gradient_checkpointing
-        roomy = recipe.gradient_accumulation_steps <= 2 and item.verdict.verdict == "fits"
+        roomy = recipe.gradient_accumulation_steps <= EASY_ACCUMULATION and item.verdict.verdict == "fits"
         if item.tie_group == 1 and plain and roomy:
             return True
     return False

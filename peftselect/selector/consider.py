@@ -10,6 +10,7 @@ from peftselect.duration import predict_train_seconds
 from peftselect.facts import method_facts
 from peftselect.knowledge import Firing, Rule, fire
 from peftselect.memory.changes import cheapest_changes
+from peftselect.memory.closed_form import FITS_MARGIN
 from peftselect.method import ADAPTER_HEADER_BYTES, Candidate, resolve_values
 from peftselect.selector import constraints, reasons
 from peftselect.selector.answer import Excluded, FailedConstraint, Predicted, RankedCandidate
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 #: adapters, and models that were trained whole, are saved in float32
 SAVED_BYTES = 4
+#: cheapest changes that are named
+WAYS_OUT = 3
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def consider(question: Question, method: Method, twin: str | None) -> RankedCand
     fit = search(problem, method, settings, twin)
     if not fit.verdict.fits:
         failed.append(FailedConstraint("memory", _memory_sentence(problem, fit)))
-        changes["memory"] = _memory_change(problem, method, settings, fit)
+        changes["memory"] = _memory_change(problem, method, settings, fit, twin)
     seconds = _seconds(problem, method, settings, fit)
     limit = problem.priorities.max_seconds
     if limit is not None and seconds is not None and seconds.low > limit:
@@ -138,9 +141,13 @@ def _memory_sentence(problem: Problem, fit: Fit) -> str:
     return f"it needs {size(fit.memory.device_bytes)}{each} of {size(budget)}{tried}"
 
 
-def _memory_change(problem: Problem, method: Method, settings: Settings, fit: Fit) -> str | None:
+def _memory_change(problem: Problem, method: Method, settings: Settings, fit: Fit, twin: str | None) -> str:
+    """The cheapest ways to make it fit, or failing all of them the memory that it would take."""
+    if twin is not None:
+        return f"take {twin}, which is this on a 4-bit base"
     changes = cheapest_changes(problem, method, settings.values, fit.recipe)
-    return "; or ".join(change.text for change in changes[:3]) or None
+    enough = (1 + FITS_MARGIN) * fit.memory.peak_bytes + fit.memory.device_bytes - fit.memory.peak_bytes
+    return "; or ".join(change.text for change in changes[:WAYS_OUT]) or f"a device of {size(enough)}"
 
 
 def _time_change(fit: Fit, low_seconds: float, limit: float) -> str:

@@ -65,8 +65,9 @@ def notes(problem: Problem, ranked: Sequence[RankedCandidate]) -> Iterator[str]:
         yield "The number of training examples is not known: give --train FILE or --num-examples N for a surer answer."
     tied = [item.method for item in ranked if item.tie_group == 1]
     if len(tied) > 1 and problem.priorities.prefer == "quality":
+        names = ", ".join(tied) if len(tied) <= 3 else f"The first {len(tied)} candidates"
         yield (
-            f"{', '.join(tied)} are tied: their expected quality differs by less than the noise of a run "
+            f"{names} are tied: their expected quality differs by less than the noise of a run "
             f"({NOISE_POINTS:g} points), so memory, time and adapter size decide among them."
         )
 

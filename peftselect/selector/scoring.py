@@ -3,12 +3,12 @@
 ::
 
     quality = predicted difference + sum of the points of the rules that fired
-    score   = quality - sum over costs of price(cost, --prefer) x log2(cost / cheapest candidate's cost)
+    score   = quality - sum over costs of price(cost, --prefer) x log2(cost / cheapest candidate's cost) - risks
 
 The predicted difference is the predictor's, in points against the median method on like tasks, 0 where it abstains;
 rules count in the same points. The costs are peak memory (at a micro-batch of one, so that recipes which fill the
 budget differently compare), training time and the adapter's size; a price is what a doubling of that cost is worth in
-points. :data:`PRICES` has one row for each ``--prefer``.
+points. :data:`PRICES` has one row for each ``--prefer``. The risks are :func:`risk_points`.
 
 Two runs of one method differ by up to :data:`NOISE_POINTS` points, so candidates whose quality is that close are tied:
 they form a group, and inside the group the score (in which cost has its say) decides the order.
@@ -36,6 +36,9 @@ PRICES: dict[str, dict[str, float]] = {
 }
 #: a borderline fit risks the run: it is worth this much less
 BORDERLINE_POINTS = 2.0
+#: a quantised base costs time, rounds the weights and cannot take a merged adapter: where the same method fits on a
+#: plain base, it is worth this much less (unless memory is what matters most)
+NEEDLESS_QUANTISATION_POINTS = 1.0
 
 
 def costs(candidate: RankedCandidate) -> dict[str, float]:
@@ -49,8 +52,18 @@ def costs(candidate: RankedCandidate) -> dict[str, float]:
 def cost_points(candidate: RankedCandidate, cheapest: Mapping[str, float], prefer: str) -> float:
     """What the candidate's costs above the cheapest ones are worth, in points."""
     prices = PRICES[prefer]
-    points = sum(prices[name] * math.log2(value / cheapest[name]) for name, value in costs(candidate).items())
-    return points + (BORDERLINE_POINTS if candidate.verdict.verdict == "borderline" else 0.0)
+    return sum(prices[name] * math.log2(value / cheapest[name]) for name, value in costs(candidate).items())
+
+
+def risk_points(candidate: RankedCandidate, others: Sequence[RankedCandidate], prefer: str) -> float:
+    """What a borderline fit and a quantised base that is not needed are worth, in points."""
+    points = BORDERLINE_POINTS if candidate.verdict.verdict == "borderline" else 0.0
+    plain = candidate.candidate.method.records_like
+    if candidate.candidate.recipe.quantization is None or prefer == "memory":
+        return points
+    if any(other.method == plain and other.candidate.recipe.quantization is None for other in others):
+        points += NEEDLESS_QUANTISATION_POINTS
+    return points
 
 
 def rank(candidates: Sequence[RankedCandidate], prefer: str) -> list[RankedCandidate]:
@@ -63,7 +76,13 @@ def rank(candidates: Sequence[RankedCandidate], prefer: str) -> list[RankedCandi
     for candidate in candidates:
         for name, value in costs(candidate).items():
             cheapest[name] = min(value, cheapest.get(name, value))
-    scored = [replace(item, score=item.quality - cost_points(item, cheapest, prefer)) for item in candidates]
+    scored = [
+        replace(
+            item,
+            score=item.quality - cost_points(item, cheapest, prefer) - risk_points(item, candidates, prefer),
+        )
+        for item in candidates
+    ]
     ranked: list[RankedCandidate] = []
     for group, members in enumerate(_groups(scored, prefer), 1):
         for member in sorted(members, key=lambda item: (-item.score, item.method)):
