@@ -16,7 +16,7 @@ from peftselect.errors import InputError, UnsupportedError
 from peftselect.method import ApplyContext
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from peftselect.method import Candidate, Recipe
     from peftselect.problem import BaseModel, Problem
@@ -104,10 +104,12 @@ def build(
     total_steps: int = 1,
     seed: int = 0,
     device: str | None = None,
+    on_loaded: Callable[[Any, Any], None] | None = None,
 ) -> tuple[Any, Any]:
     """Load the problem's model and apply the candidate's method: (model, tokenizer), ready to train.
 
     ``total_steps`` is the number of optimizer steps to come. The same seed gives the same head and adapter.
+    ``on_loaded`` is called with the base model and the tokenizer before the method is applied (to score the base).
     """
     transformers.set_seed(seed)
     method, recipe, shape = candidate.method, candidate.recipe, problem.shape
@@ -121,6 +123,9 @@ def build(
     if shape.architecture == "decoder" and method.prepended_positions(candidate.values):
         # a soft prompt takes the token ids away by which a classifier finds the end of the text: it is put last
         tokenizer.padding_side = "left"
+    if on_loaded is not None:
+        on_loaded(model, tokenizer)
+        transformers.set_seed(seed)
     context = ApplyContext(shape, problem.task.name, total_steps, seed, quantized=recipe.quantization is not None)
     try:
         model = method.apply(model, candidate.values, context)
