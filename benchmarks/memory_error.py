@@ -3,9 +3,9 @@
     python benchmarks/memory_error.py PEFT_METAMATHQA.csv
 
 The runs fine-tune Llama-3.2-3B in bfloat16 (adapters float32, full fine-tuning pure bfloat16, AdamW working on lists,
-the model's outputs held through the backward pass, key/value cache included), batch 4. Their longest padded batch is not
-published: ONE length for all rows is fitted here, so the error says how well the closed form tells methods apart and
-scales, not that it knows that length.
+the model's outputs held through the backward pass, key/value cache included), batch 4. Their longest padded batch is
+not published: ONE length for all rows is fitted here, so the error says how well the closed form tells methods apart
+and scales, not that it knows that length.
 """
 
 from __future__ import annotations
