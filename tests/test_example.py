@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,16 @@ def test_the_data_can_be_rebuilt_by_the_documented_command(tmp_path: Path) -> No
     subprocess.run(command, check=True, capture_output=True, text=True)
     for split, path in example_data().items():
         assert (tmp_path / "data" / f"{split}.jsonl").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+def test_tuning_raises_rouge_by_thirty_points_within_two_minutes(peftselect, tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = peftselect("run", "--output", "out", "--json", OMP_NUM_THREADS="2")
+    seconds = time.monotonic() - started
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["candidate"]["method"] == settings().method
+    assert record["metric"] == "rougeL"
+    assert record["scores"]["rougeL"]["value"] - record["baseline"]["rougeL"]["value"] >= 0.30
+    assert seconds < 120 or os.getloadavg()[0] > 3, f"{seconds:.0f} s"
