@@ -52,7 +52,7 @@ class AdaLora(LinearMethod):
             Hyperparameter("lora_dropout", 0.1, "float", "dropout before the update", 0, 0.9, search=(0.0, 0.05, 0.1)),
             Hyperparameter("orth_reg_weight", 0.1, "float", "weight of the orthogonality penalty in the loss", 0, 10),
             self.target_setting(),
-            Hyperparameter("learning_rate", 1e-3, "float", "peak learning rate", 1e-6, 1.0, log=True),
+            Hyperparameter("learning_rate", 2e-3, "float", "peak learning rate", 1e-6, 1.0, log=True),
         )
 
     def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:
@@ -111,6 +111,17 @@ class AdaLora(LinearMethod):
             task_type=context.task_type,
             modules_to_save=context.modules_to_save,
         )
+
+    def apply(self, model: Any, values: Mapping[str, Any], context: ApplyContext) -> Any:
+        """Keep the divisor of each update fixed.
+
+        Over a base in 16 bits peft lets it be trained, and does not save it: the loaded adapter would answer otherwise.
+        """
+        adapted = super().apply(model, values, context)
+        for name, parameter in adapted.named_parameters():
+            if ".ranknum." in name:
+                parameter.requires_grad_(False)
+        return adapted
 
     def callbacks(self, values: Mapping[str, Any], context: ApplyContext) -> list[Any]:
         """Deal out the ranks after each optimizer step, while the gradients are still there."""

@@ -1,12 +1,18 @@
-"""AdaLoRA must have ranks to take away: peft fails in the middle of training when it has none."""
+"""What peft gets wrong with AdaLoRA: equal ranks fail in training; over 16 bits a divisor is trained, not saved."""
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
+from typing import Any
 
-from peftselect.method import resolve_values
+import pytest
+import torch
+
+from peftselect.method import ApplyContext, resolve_values
+from peftselect.modeling import count_parameters
 from peftselect.plugin_manager import host
 from peftselect.shapes import read_shape
+from tests.test_shapes import build
 from tests.tiny import config
 
 
@@ -22,3 +28,26 @@ def test_the_target_lies_below_the_start(init_r: int, target_r: int, reason: str
     method, shape = host().method("adalora"), read_shape(config("llama").to_dict())
     values = resolve_values(method, shape, {"init_r": init_r, "target_r": target_r})
     assert method.unsupported(shape, values) == reason
+
+
+def test_over_a_base_in_16_bits_what_is_trained_is_saved(tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    def base() -> Any:
+        torch.manual_seed(0)
+        return build("llama", 0, "causal_lm")[0].to(torch.bfloat16)
+
+    method, shape = host().method("adalora"), build("llama", 0, "causal_lm")[1]
+    values = resolve_values(method, shape)
+    model = method.apply(base(), values, ApplyContext(shape, "test", 100))
+    assert count_parameters(model)[0] == method.trainable_parameters(shape, values)
+    optimizer = torch.optim.AdamW([item for item in model.parameters() if item.requires_grad], lr=5e-2)
+    ids = torch.arange(5, 21).reshape(2, 8)
+    for _ in range(10):
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(base(), tmp_path)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
