@@ -1,6 +1,6 @@
 """The light reader of training data: rows with canonical column names, checked, without torch.
 
-JSON lines, JSON, CSV, TSV and Parquet are read here; a folder that ``datasets`` wrote and a hub id through that library.
+JSON lines, JSON, CSV, TSV and Parquet are read here; what ``datasets`` wrote to disk and hub ids through that library.
 What cannot be used is one DataError that names the file, the line and the column.
 """
 
@@ -132,8 +132,14 @@ def _from_array(file: Path) -> Iterator[Numbered]:
 
 
 def _from_csv(file: Path, delimiter: str) -> Iterator[Numbered]:
-    lines = (line for _, line in _lines(file))
-    reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
+    last = 0
+
+    def feed() -> Iterator[str]:
+        nonlocal last
+        for last, line in _lines(file):  # noqa: B007 - errors below say how far the reader got
+            yield line
+
+    reader = csv.DictReader(feed(), delimiter=delimiter, strict=True)
     try:
         for document in reader:
             if None in document or None in document.values():
@@ -143,7 +149,7 @@ def _from_csv(file: Path, delimiter: str) -> Iterator[Numbered]:
                 )
             yield reader.line_num, dict(document)
     except csv.Error as error:
-        raise DataError(f"{file}:{reader.line_num} is not CSV ({error})", "is the file cut off?") from error
+        raise DataError(f"{file}:{last} is not CSV ({error})", "is the file cut off?") from error
 
 
 def _from_parquet(file: Path) -> Iterator[Numbered]:

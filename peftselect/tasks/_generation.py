@@ -64,7 +64,7 @@ class GenerationTask(Task):
             if not seq2seq:
                 tokenizer.padding_side = "right" if "labels" in features[0] else "left"
             try:
-                return dict(pad(features))
+                return {key: value for key, value in pad(features).items() if value is not None}
             finally:
                 tokenizer.padding_side = side
 

@@ -42,7 +42,7 @@ class SequenceTask(Task):
         return label_id(row["label"], context.labels)
 
     def collator(self, context: TaskContext, model: Any = None) -> Callable[[list[Row]], dict[str, Any]]:
-        """Pads to the longest of the batch; a classifying decoder looks for the last real token, so either side does."""
+        """Pads to the longest of the batch; a decoder that classifies looks for the last real token."""
         from transformers import DataCollatorWithPadding
 
         pad = DataCollatorWithPadding(context.tokenizer)

@@ -22,7 +22,7 @@ class Classification(SequenceTask):
     )  # fmt: skip
     family = "classification"
     columns = (
-        Column("text", "text", ("text_a", *FIRST, "sentence", "question", "content", "review", "utterance", "input")),
+        Column("text", "text", ("text_a", *FIRST, "question", "sentence", "content", "review", "utterance", "input")),
         Column("text_pair", "text", ("text_b", *SECOND), required=False),
         Column("label", "label", ("labels", "label_text", "category", "class", "sentiment", "intent", "target")),
     )

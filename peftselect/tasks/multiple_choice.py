@@ -88,7 +88,7 @@ class MultipleChoice(Task):
 
     def score(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
         """Share of rows whose choice is right."""
-        return compute(self.metrics, predictions, [row["label"] for row in rows])
+        return compute(self.metrics, [str(choice) for choice in predictions], [str(row["label"]) for row in rows])
 
 
 @hookimpl
