@@ -24,10 +24,12 @@ class Lora(LowRankMethod):
         workspace="attention: queries/values",
         derived=False,
     )
-    # rate: Hu et al. 2021, appendix D, give 2e-4 (GPT) to 5e-4 (RoBERTa); scale, rank and dropout as in thesis 4.1
+    # scale, rank and dropout as in thesis 4.1; Hu et al. 2021, appendix D, give rates of 2e-4 (GPT-3) to 5e-4 (RoBERTa)
+    # for tens of epochs, Schulman et al. 2025 the rate by width which short runs need
     references = (
         Reference("LoRA: Low-Rank Adaptation of Large Language Models", "https://arxiv.org/abs/2106.09685", 2021),
         Reference("A Rank Stabilization Scaling Factor for LoRA", "https://arxiv.org/abs/2312.03732", 2023),
+        Reference("LoRA Without Regret", "https://thinkingmachines.ai/blog/lora/", 2025),
     )
 
 

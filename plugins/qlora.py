@@ -30,11 +30,12 @@ class QLora(LowRankMethod):
         integration_form="scaled addition",
         workspace="attention; FFN",
     )
-    # Dettmers et al. 2023, table 9: 2e-4 up to 13B, dropout 0.1, all linear layers; the rank made no difference
+    # Dettmers et al. 2023, table 9: 2e-4 for 7B and 13B (4,096 and 5,120 wide), dropout 0.1, all linear layers; the
+    # rank made no difference
     references = (Reference("QLoRA: Efficient Finetuning of Quantized LLMs", "https://arxiv.org/abs/2305.14314", 2023),)
     acts_on = frozenset({"attention", "ffn"})
     default_targets = "all-linear"
-    base_learning_rate = 2e-4
+    base_learning_rate = 3.5e-4
     # merging into 4-bit weights rounds them again, and merging into the full base undoes what was tuned around
     mergeable = False
     quantized_base = "required"

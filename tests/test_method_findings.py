@@ -77,11 +77,18 @@ def test_the_rate_of_lora_keeps_step_with_rank_and_scale(flan_t5_base: ModelShap
     def rate(**overrides: Any) -> float:
         return float(resolve_values(host().method("lora"), flan_t5_base, overrides)["learning_rate"])
 
-    assert rate() == pytest.approx(3e-4)
-    assert rate(r=64, lora_alpha=64) == pytest.approx(1.5e-4)
-    assert rate(r=4, lora_alpha=4) == pytest.approx(6e-4)
+    assert rate() == pytest.approx(1.1e-3)
+    assert rate(r=64, lora_alpha=64) == pytest.approx(1.1e-3 / 2)
+    assert rate(r=4, lora_alpha=4) == pytest.approx(1.1e-3 * 2)
     assert rate(r=64, lora_alpha=4 * 4, use_rslora=True) == rate(r=16, lora_alpha=16, use_rslora=True)
     assert rate(r=64, learning_rate=1e-3) == 1e-3
+
+
+def test_the_rate_of_lora_falls_with_the_width() -> None:
+    lora = host().method("lora")
+    shapes = (read_shape(resolve_base_model(name).config) for name in ("flan-t5-small", "flan-t5-base", "llama-2-7b"))
+    rates = [resolve_values(lora, shape)["learning_rate"] for shape in shapes]
+    assert rates == pytest.approx([1.4e-3, 1.1e-3, 2.9e-4])
 
 
 def test_ia3_on_bert_leaves_the_attention_output_alone() -> None:
