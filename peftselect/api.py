@@ -175,7 +175,15 @@ def predictor() -> Predictor:
     from peftselect.predictor import Predictor
     from peftselect.results import user_store
 
-    return Predictor.fit([*_shipped(), *user_store().read(broken=[])])
+    own = user_store().read(broken=[])
+    return Predictor.fit([*_shipped(), *own]) if own else _shipped_predictor()
+
+
+@cache
+def _shipped_predictor() -> Predictor:
+    from peftselect.predictor import Predictor
+
+    return Predictor.fit(_shipped())
 
 
 @cache
