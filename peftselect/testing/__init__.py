@@ -80,6 +80,15 @@ class MethodContract:
             assert 0 < trainable <= total, str(case)
             assert made.changed_parameters(case.shape, case.values) > 0, str(case)
 
+    def test_counts_are_exact_over_16_bits(self) -> None:
+        """peft makes some adapters otherwise over a base in bfloat16; the count must not change with it."""
+        import torch
+
+        made = self.method()
+        for case in self.few_cases() if made.quantized_base != "required" else ():
+            model = self.apply(self.load(case).to(torch.bfloat16), case)
+            assert count_parameters(model)[0] == made.trainable_parameters(case.shape, case.values), str(case)
+
     def test_gradients_flow_where_they_should(self) -> None:
         """After a few steps every trained tensor has moved, most rows are alive, and nothing frozen has changed."""
         for case in self.few_cases():
