@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +11,16 @@ from typing import TYPE_CHECKING, Any, get_args
 from peftselect.errors import InputError, NothingFitsError, UnknownNameError
 from peftselect.hardware import hardware
 from peftselect.plugin_manager import host
-from peftselect.problem import MUSTS, TRAITS, DataProfile, Hardware, Preference, Priorities, Problem
+from peftselect.problem import (
+    MUSTS,
+    TRAITS,
+    DataProfile,
+    Hardware,
+    Preference,
+    Priorities,
+    Problem,
+    parse_duration,
+)
 from peftselect.task import Task
 
 if TYPE_CHECKING:
@@ -32,26 +40,6 @@ QUANTIZATIONS: tuple[str, ...] = ("none", "int8", "nf4")
 DEFAULT_BATCH_SIZE = 8
 #: lengths read from data are rounded up to a multiple of this, as the tensor cores like it
 LENGTH_STEP = 8
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_duration(text: str | float) -> float:
-    """Seconds of ``"2h"``, ``"1h30m"``, ``"90m"``, ``"45s"``, ``"1.5h"`` or a plain number of seconds."""
-    if isinstance(text, int | float):
-        seconds = float(text)
-    else:
-        compact = text.strip().lower().replace(" ", "")
-        parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", compact)
-        if parts and "".join(number + unit for number, unit in parts) == compact:
-            seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        else:
-            try:
-                seconds = float(compact)
-            except ValueError:
-                seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise InputError(f"--max-time {text!s} is not a length of time", "write 45m, 2h, 1h30m or a number of seconds")
-    return seconds
 
 
 def build_problem(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from peftselect.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
     from peftselect.task import Task
 
 GIB = 1024**3
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 Preference = Literal["quality", "memory", "speed", "size"]
 Sharding = Literal["none", "zero1", "zero2", "zero3"]
 MUSTS: tuple[str, ...] = ("merge", "quantized-base", "multi-adapter")
@@ -98,3 +103,22 @@ class Problem:
     max_target_length: int = 0
     precision: str | None = None
     quantization: str | None = None
+
+
+def parse_duration(text: str | float) -> float:
+    """Seconds of ``"2h"``, ``"1h30m"``, ``"90m"``, ``"45s"``, ``"1.5h"`` or a plain number of seconds."""
+    if isinstance(text, int | float):
+        seconds = float(text)
+    else:
+        compact = text.strip().lower().replace(" ", "")
+        parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", compact)
+        if parts and "".join(number + unit for number, unit in parts) == compact:
+            seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        else:
+            try:
+                seconds = float(compact)
+            except ValueError:
+                seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"--max-time {text!s} is not a length of time", "write 45m, 2h, 1h30m or a number of seconds")
+    return seconds

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 import peftselect
-from peftselect.api import parse_duration
 from peftselect.errors import InputError, UnknownNameError
 from peftselect.hardware import hardware
-from peftselect.problem import GIB
+from peftselect.problem import GIB, parse_duration
 
 
 @pytest.mark.parametrize(
