@@ -30,7 +30,7 @@ AUTO_CLASSES = {
     "question_answering": "AutoModelForQuestionAnswering",
     "multiple_choice": "AutoModelForMultipleChoice",
 }
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+DTYPES = {"bf16": torch.bfloat16, "pure_bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 #: parts that a checkpoint may lack beside the head: masked language models are published without a pooler
 _MAY_BE_NEW = ("pooler",)
@@ -114,7 +114,9 @@ def build(
     transformers.set_seed(seed)
     method, recipe, shape = candidate.method, candidate.recipe, problem.shape
     tokenizer = load_tokenizer(problem.model)
-    model = load_model(problem.model, shape, recipe, labels, device, master_weights=not method.saves_adapter)
+    pure = recipe.precision == "pure_bf16" and not method.saves_adapter
+    whole = not method.saves_adapter and not pure
+    model = load_model(problem.model, shape, recipe, labels, device, master_weights=whole)
     _fit_tokenizer(problem.model, model, tokenizer, shape)
     if recipe.gradient_checkpointing:
         if not method.gradient_checkpointing:
@@ -133,7 +135,8 @@ def build(
         raise UnsupportedError(
             f"{method.title} cannot be applied to {problem.model.name} ({_line(error)})", "choose another method"
         ) from error
-    _train_in_float32(model)
+    if not pure:
+        _train_in_float32(model)
     return model, tokenizer
 
 
@@ -171,15 +174,16 @@ def autocast(model: Any, recipe: Recipe) -> str | None:
     """
     if recipe.precision == "fp32":
         return None
-    if recipe.precision == "fp16" or recipe.quantization:
-        return recipe.precision
+    kind = recipe.precision.removeprefix("pure_")
+    if kind == "fp16" or recipe.quantization:
+        return kind
     if all(parameter.dtype not in _SIXTEEN_BITS for parameter in model.parameters()):
-        return recipe.precision
+        return kind
     mixed = any(
         {True, False} == {parameter.requires_grad for parameter in module.parameters(recurse=False)}
         for module in model.modules()
     )
-    return recipe.precision if mixed else None
+    return kind if mixed else None
 
 
 def _config(base_model: BaseModel, shape: ModelShape, labels: Sequence[str]) -> Any:

@@ -100,6 +100,14 @@ def test_full_finetuning_keeps_float32_master_weights(tiny_models: Models) -> No
     assert trainable == total
 
 
+def test_pure_bfloat16_keeps_no_master_weights(tiny_models: Models) -> None:
+    model, _, plan = made(tiny_models("t5"), "full_finetuning", "seq2seq_lm", precision="pure_bf16")
+    assert {item.dtype for item in model.parameters()} == {torch.bfloat16}
+    assert autocast(model, plan) is None
+    model, _, plan = made(tiny_models("bert"), "lora", "sequence_classification", precision="pure_bf16")
+    assert {item.dtype for item in model.parameters() if item.requires_grad} == {torch.float32}
+
+
 def test_float32_needs_no_autocast_and_float16_always(tiny_models: Models) -> None:
     for precision, expected in (("fp32", None), ("fp16", "fp16")):
         model, _, plan = made(tiny_models("t5"), "lora", "seq2seq_lm", precision=precision)
