@@ -118,7 +118,7 @@ def _facts(item: RankedCandidate, problem: Problem, explain: bool) -> Iterator[t
     batch = f"micro-batch {recipe.micro_batch_size}" + (f" x {accumulated} accumulated" if accumulated > 1 else "")
     parts = [
         f"learning rate {recipe.learning_rate:.3g}",
-        f"{recipe.num_train_epochs:g} epochs",
+        f"{recipe.num_train_epochs:g} epoch{'s' * (recipe.num_train_epochs != 1)}",
         recipe.precision,
         batch,
     ]
