@@ -91,7 +91,7 @@ def attention_as_on_cuda(*, padded: bool) -> Iterator[None]:
     def skip_bidirectional_mask(padding_mask: Any, *args: Any, **kwargs: Any) -> bool:
         return padding_mask is None or not padded
 
-    functional.scaled_dot_product_attention = cuda_attention  # type: ignore[assignment]
+    functional.scaled_dot_product_attention = cuda_attention
     masking._ignore_causal_mask_sdpa = skip_causal_mask
     masking._ignore_bidirectional_mask_sdpa = skip_bidirectional_mask
     try:

@@ -143,7 +143,7 @@ def _modules_move_plainly() -> Iterator[None]:
                 self._buffers[name] = function(buffer)
         return self
 
-    torch.nn.Module._apply = apply  # type: ignore[assignment,method-assign]
+    torch.nn.Module._apply = apply  # type: ignore[method-assign]
     try:
         yield
     finally:
