@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -134,6 +135,10 @@ def test_the_thesis_out_of_memory_is_repeated_and_priced_a_way_out() -> None:
     assert full.cheapest_change is not None
     for way in ("8-bit Adam", "Adafactor", "bf16"):
         assert way.lower() in full.cheapest_change.lower()
+    for setting in re.findall(r"--set (\w+)=(\w+)", full.cheapest_change):
+        changed = answer("summarization", vram_gib=4, method="full_finetuning", settings=dict([setting]))
+        assert changed.recommended is not None, f"{setting} does not admit it"
+        assert "--set {}={}".format(*setting) in changed.recommended.command
 
 
 def test_lora_of_the_thesis_has_its_parameter_count() -> None:
@@ -288,6 +293,8 @@ def test_a_setting_that_no_method_has_is_refused() -> None:
         answer("summarization", method="lora", settings={"rang": "8"})
     with pytest.raises(peftselect.InputError, match="num_train_epochs='many' cannot be read"):
         answer("summarization", method="lora", settings={"num_train_epochs": "many"})
+    with pytest.raises(peftselect.InputError, match="optimizer='adamm' is not a choice"):
+        answer("summarization", method="full_finetuning", settings={"optimizer": "adamm"})
 
 
 def test_the_recipe_of_the_command_is_the_recipe_of_the_answer() -> None:

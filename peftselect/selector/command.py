@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from peftselect.method import resolve_values
+from peftselect.selector.recipes import RECIPE_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,8 @@ def run_command(
     words += ["--batch-size", str(problem.batch_size), "--max-length", str(problem.max_length)]
     if problem.max_target_length:
         words += ["--max-target-length", str(problem.max_target_length)]
-    words += ["--precision", candidate.recipe.precision]
+    if "precision" not in candidate.set_by:
+        words += ["--precision", candidate.recipe.precision]
     if problem.quantization is not None:
         words += ["--quantization", problem.quantization]
     if wishes.must:
@@ -63,6 +65,9 @@ def pinned(problem: Problem, candidate: Candidate) -> dict[str, Any]:
         found["learning_rate"] = values["learning_rate"]
     recipe = candidate.recipe
     found["num_train_epochs"] = recipe.num_train_epochs
+    for name in candidate.set_by:
+        if name in RECIPE_FIELDS and name not in ("learning_rate", "gradient_accumulation_steps"):
+            found[name] = getattr(recipe, name)
     if recipe.gradient_accumulation_steps > 1:
         found["micro_batch_size"] = recipe.micro_batch_size
     if recipe.gradient_checkpointing:
@@ -73,7 +78,7 @@ def pinned(problem: Problem, candidate: Candidate) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, bool):
+    if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))

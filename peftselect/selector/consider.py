@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from peftselect.duration import predict_train_seconds
 from peftselect.facts import method_facts
 from peftselect.knowledge import Firing, Rule, fire
-from peftselect.memory.changes import cheapest_changes
+from peftselect.memory.changes import Change, cheapest_changes
 from peftselect.memory.closed_form import FITS_MARGIN
-from peftselect.method import ADAPTER_HEADER_BYTES, Candidate, resolve_values
+from peftselect.method import ADAPTER_HEADER_BYTES, Candidate, Recipe, resolve_values
 from peftselect.selector import constraints, reasons
 from peftselect.selector.answer import Excluded, FailedConstraint, Predicted, RankedCandidate
 from peftselect.selector.command import run_command
@@ -145,9 +145,21 @@ def _memory_change(problem: Problem, method: Method, settings: Settings, fit: Fi
     """The cheapest ways to make it fit, or failing all of them the memory that it would take."""
     if twin is not None:
         return f"take {twin}, which is this on a 4-bit base"
-    changes = cheapest_changes(problem, method, settings.values, fit.recipe)
+    machine = problem.hardware
+    changes = cheapest_changes(
+        problem.shape, method, settings.values, fit.recipe, machine.vram_bytes,
+        devices=machine.devices, sharding=machine.sharding,
+    )  # fmt: skip
     enough = (1 + FITS_MARGIN) * fit.memory.peak_bytes + fit.memory.device_bytes - fit.memory.peak_bytes
-    return "; or ".join(change.text for change in changes[:WAYS_OUT]) or f"a device of {size(enough)}"
+    return "; or ".join(_way(change, fit.recipe) for change in changes[:WAYS_OUT]) or f"a device of {size(enough)}"
+
+
+def _way(change: Change, recipe: Recipe) -> str:
+    """A change in words, with the option that makes it where it is one that the search does not try by itself."""
+    for name in ("optimizer", "precision"):
+        if getattr(change.recipe, name) != getattr(recipe, name):
+            return f"{change.text}: --set {name}={getattr(change.recipe, name)}"
+    return change.text
 
 
 def _time_change(fit: Fit, low_seconds: float, limit: float) -> str:

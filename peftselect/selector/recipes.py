@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from peftselect.errors import InputError, UnknownNameError
 from peftselect.memory.closed_form import MemoryEstimate, Verdict, estimate_memory, verdict
+from peftselect.memory.states import COMPUTE_BYTES, OPTIMIZER_BYTES
 from peftselect.method import Recipe, resolve_values
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ MOST_EPOCHS = 20
 DEFAULT_EPOCHS = 3
 Quantization = Literal["int8", "nf4"]
 RECIPE_FIELDS: dict[str, Any] = {item.name: item for item in fields(Recipe)}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "precision": tuple(COMPUTE_BYTES),
+    "optimizer": tuple(OPTIMIZER_BYTES),
+    "quantization": ("none", "int8", "nf4"),
+}
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _NUMBERS: dict[str, type[int] | type[float]] = {
     "micro_batch_size": int,
@@ -83,13 +89,15 @@ def settle(
 
 def _parse(name: str, value: Any) -> Any:
     """A recipe field from the command line's text."""
-    if not isinstance(value, str) or name not in {*_NUMBERS, "gradient_checkpointing", "quantization"}:
+    if name in _CHOICES and value is not None and value not in _CHOICES[name]:
+        raise InputError(f"{name}={value!r} is not a choice", f"choose from {', '.join(_CHOICES[name])}")
+    if name == "quantization" and value == "none":
+        return None
+    if not isinstance(value, str) or name not in {*_NUMBERS, "gradient_checkpointing"}:
         return value
     try:
         if name == "gradient_checkpointing":
             return _BOOLEANS[value.lower()]
-        if name == "quantization":
-            return None if value == "none" else value
         number = _NUMBERS[name](value)
     except (ValueError, KeyError) as error:
         raise InputError(f"{name}={value!r} cannot be read", "give a number (true or false for a switch)") from error
