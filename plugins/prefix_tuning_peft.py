@@ -91,8 +91,8 @@ class PrefixTuningPeft(Method):
         return int(values["num_virtual_tokens"]) * 2 * self._layers(shape) * shape.kv_size + shape.head.parameters
 
     def memory(self, shape: ModelShape, values: Mapping[str, Any], compute_bytes: int) -> MemoryTraits:
-        """Longer keys and values."""
-        return MemoryTraits(prefix_positions=int(values["num_virtual_tokens"]))
+        """Longer keys and values; an encoder before the decoder gets none, and no gradient."""
+        return MemoryTraits(prefix_positions=int(values["num_virtual_tokens"]), backward_reaches="decoder")
 
     def peft_config(self, shape: ModelShape, values: Mapping[str, Any], context: ApplyContext) -> Any:
         """peft's PrefixTuningConfig, sizes given: its guesses fail where heads * d_kv is not the model's width."""

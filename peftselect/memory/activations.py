@@ -46,6 +46,8 @@ class Work:
         if shape.head.kind == "multiple_choice":
             batch *= max(shape.head.num_labels, 2)  # every choice of a question is a row
         encoder = shape.architecture == "encoder"
+        if shape.head.kind == "causal_lm":
+            longer += target  # prompt and answer are one sequence
         return cls(batch, longer if encoder else 0, 0 if encoder else longer, traits.prefix_positions)
 
     def length(self, stack: Stack) -> int:

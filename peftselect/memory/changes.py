@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from peftselect.memory.closed_form import MemoryEstimate, VerdictName, estimate_memory, verdict
+from peftselect.memory.closed_form import VerdictName, estimate_memory, verdict
 
 if TYPE_CHECKING:
     from peftselect.method import Method, Recipe
-    from peftselect.problem import Problem
+    from peftselect.problem import Sharding
+    from peftselect.shape import ModelShape
 
 #: lengths below this are no longer the same task
 SHORTEST = 64
@@ -28,30 +29,26 @@ class Change:
 
 
 def cheapest_changes(
-    problem: Problem, method: Method, values: Mapping[str, Any], recipe: Recipe, *, only_fitting: bool = True
+    shape: ModelShape,
+    method: Method,
+    values: Mapping[str, Any],
+    recipe: Recipe,
+    vram_bytes: int | None,
+    *,
+    devices: int = 1,
+    sharding: Sharding = "none",
 ) -> list[Change]:
-    """Changes after which the recipe fits the problem's budget, cheapest in quality and time first.
+    """Changes after which the recipe fits ``vram_bytes`` on each device, the least harmful first.
 
-    Single changes come first, each on top of a micro-batch of 1 where that is needed. With ``only_fitting`` False every
-    single change is listed with its effect, whether it is enough or not.
+    Single changes come first; then each on top of a micro-batch of 1, of checkpointing, and of both.
     """
-    found: list[Change] = []
-    seen: set[str] = set()
+    found: dict[str, Change] = {}
     for text, changed, new_values in [*_singles(method, values, recipe), *_combined(method, values, recipe)]:
-        change = _priced(problem, method, text, changed, new_values)
-        enough = change.verdict != "does_not_fit"
-        if text not in seen and (enough or not only_fitting):
-            seen.add(text)
-            found.append(change)
-    return found
-
-
-def _priced(problem: Problem, method: Method, text: str, recipe: Recipe, values: Mapping[str, Any]) -> Change:
-    machine = problem.hardware
-    estimate: MemoryEstimate = estimate_memory(
-        problem.shape, method, values, recipe, devices=machine.devices, sharding=machine.sharding
-    )
-    return Change(text, recipe, values, estimate.peak_bytes, verdict(estimate, machine.vram_bytes).verdict)
+        estimate = estimate_memory(shape, method, new_values, changed, devices=devices, sharding=sharding)
+        answer = verdict(estimate, vram_bytes)
+        if answer.fits:
+            found.setdefault(text, Change(text, changed, new_values, estimate.peak_bytes, answer.verdict))
+    return list(found.values())
 
 
 Step = tuple[str, "Recipe", Mapping[str, Any]]
