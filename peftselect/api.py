@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from peftselect.errors import InputError, NothingFitsError, UnknownNameError
+from peftselect.errors import InputError, NothingFitsError
 from peftselect.hardware import hardware
 from peftselect.plugin_manager import host
-from peftselect.problem import (
-    MUSTS,
-    TRAITS,
-    DataProfile,
-    Hardware,
-    Preference,
-    Priorities,
-    Problem,
-    parse_duration,
-)
+from peftselect.problem import DataProfile, Problem
+from peftselect.question import make_problem, one_of, profile, read_data, read_priorities
 from peftselect.task import Task
 
 if TYPE_CHECKING:
@@ -33,13 +23,12 @@ if TYPE_CHECKING:
     from peftselect.record import RunRecord
     from peftselect.selector import Recommendation, Wishes
     from peftselect.task import Row
+    from peftselect.training.job import RunResult
+    from peftselect.training.plan import RunPlan
 
-PREFERENCES: tuple[str, ...] = get_args(Preference)
 PRECISIONS: tuple[str, ...] = ("bf16", "fp16", "fp32")
 QUANTIZATIONS: tuple[str, ...] = ("none", "int8", "nf4")
 DEFAULT_BATCH_SIZE = 8
-#: lengths read from data are rounded up to a multiple of this, as the tensor cores like it
-LENGTH_STEP = 8
 
 
 def build_problem(
@@ -50,6 +39,7 @@ def build_problem(
     device: str = "auto",
     train: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
+    rows: list[Row] | None = None,
     num_examples: int | None = None,
     source_tokens: int | None = None,
     target_tokens: int | None = None,
@@ -69,8 +59,9 @@ def build_problem(
     """Turn what a user says into a question for the selector.
 
     ``model`` is a catalogue name, a folder with ``config.json`` or a hub id; without one the largest of the task's
-    default models is taken for which a method fits the budget at ease. ``train`` is read for the number of examples,
-    labels and lengths, unless they are given (``source_tokens`` and ``target_tokens`` are typical lengths). Lengths are
+    default models is taken for which a method fits the budget at ease. ``train`` (or its ``rows``, already read) tells
+    the number of examples, labels and lengths, unless they are given (``source_tokens``, ``target_tokens``: typical
+    lengths). Lengths are
     tokens, ``vram_gib`` is GiB of one device, ``max_time`` seconds or text such as ``"2h"``. InputError (or a child)
     names the argument that cannot be used.
     """
@@ -93,12 +84,12 @@ def build_problem(
         raise InputError(
             f"a batch of {batch} cannot be shared among {devices} devices", f"give --batch-size a multiple of {devices}"
         )
-    priorities = _priorities(prefer, must, max_time, traits)
+    priorities = read_priorities(prefer, must, max_time, traits)
     if precision is not None:
-        _one_of("precision", precision, PRECISIONS)
+        one_of("precision", precision, PRECISIONS)
     if quantization is not None:
-        _one_of("quantization", quantization, QUANTIZATIONS)
-    rows = _read_rows(train, chosen, columns)
+        one_of("quantization", quantization, QUANTIZATIONS)
+    rows = read_data(train, chosen, columns) if rows is None else rows
     given = DataProfile(
         num_examples,
         source_tokens_p50=source_tokens,
@@ -108,8 +99,8 @@ def build_problem(
     )
 
     def question(base: BaseModel) -> Problem:
-        data = _profile(rows, chosen, base, given, train)
-        return _problem(
+        data = profile(rows, chosen, base, given, train)
+        return make_problem(
             chosen, base, data, machine, priorities, batch, (max_length, max_target_length), precision, quantization
         )
 
@@ -141,6 +132,31 @@ def recommend(
     problem = task if isinstance(task, Problem) else build_problem(task, model, **question)
     wishes = Wishes(settings or {}, question.get("train"), question.get("columns") or {})
     return _answer(problem, wishes, host().method(method) if method else None)
+
+
+def plan_run(task: str | Task | None = None, model: str | None = None, **arguments: Any) -> RunPlan:
+    """Settle a run without loading torch: the question, the candidate, the rows, the checks of the data.
+
+    Arguments are the fields of :class:`peftselect.training.plan.Order` and those of :func:`build_problem`. Without a
+    task, a model and training data it is the embedded example that is run.
+    """
+    from peftselect.training.plan import make_order, make_plan
+
+    order = make_order(task, model, arguments)
+    asked = host().task(order.task) if isinstance(order.task, str) else order.task
+    splits = order.read(asked)
+    data: dict[str, Any] = {"train": order.train, "columns": order.columns}
+    known: dict[str, Any] = {"rows": splits.train, "num_labels": len(splits.labels) or None}
+    problem = build_problem(asked, order.model, **data, **known, **order.question)
+    return make_plan(order, splits, recommend(problem, method=order.method, settings=order.settings, **data))
+
+
+def run(task: str | Task | None = None, model: str | None = None, **arguments: Any) -> RunResult:
+    """Train and score as :func:`plan_run` settles it, and write the output folder."""
+    from peftselect.training.job import train
+
+    observer = arguments.pop("observer", None)
+    return train(plan_run(task, model, **arguments), observer)
 
 
 def _answer(problem: Problem, wishes: Wishes | None = None, only: Method | None = None) -> Recommendation:
@@ -179,84 +195,6 @@ def _shipped() -> tuple[RunRecord, ...]:
     from peftselect.results import shipped_records
 
     return tuple(shipped_records(host()))
-
-
-def _problem(
-    task: Task,
-    base: BaseModel,
-    data: DataProfile,
-    machine: Hardware,
-    priorities: Priorities,
-    batch_size: int,
-    lengths: tuple[int | None, int | None],
-    precision: str | None,
-    quantization: str | None,
-) -> Problem:
-    from peftselect.shapes import read_shape
-
-    architecture = read_shape(base.config).architecture
-    head = task.heads.get(architecture)
-    if head is None:
-        able = ", ".join(sorted(task.heads))
-        raise InputError(
-            f"{base.name} is of the {architecture} kind, which cannot serve {task.name}",
-            f"{task.name} takes models of these kinds: {able}; for example --model {task.default_models[0]}",
-        )
-    shape = read_shape(base.config, head, data.num_labels or 2)
-    generates = task.generates(head)
-    length = lengths[0] or _length(data.source_tokens_p99 or data.source_tokens_p50, task.default_max_length)
-    target = (lengths[1] or _length(data.target_tokens_max, task.default_max_target_length)) if generates else 0
-    if shape.max_positions is not None:
-        if lengths[0] is not None and length > shape.max_positions:
-            raise InputError(
-                f"--max-length {length} is more than {base.name} can read",
-                f"its positions end at {shape.max_positions}",
-            )
-        length = min(length, shape.max_positions)
-    return Problem(task, base, shape, data, machine, priorities, batch_size, length, target, precision, quantization)
-
-
-def _length(tokens: int | None, default: int) -> int:
-    """Tokens to allow for: what the data needs, rounded up, at most the task's default."""
-    if not tokens:
-        return default
-    return min(math.ceil(tokens / LENGTH_STEP) * LENGTH_STEP, default) if default else tokens
-
-
-def _priorities(prefer: str, must: Iterable[str], max_time: str | float | None, traits: Iterable[str]) -> Priorities:
-    _one_of("preference", prefer, PREFERENCES)
-    for kind, names, known in (("need", must, MUSTS), ("trait", traits, TRAITS)):
-        for name in names:
-            _one_of(kind, name, known)
-    wanted: Preference = prefer  # type: ignore[assignment]  # checked against PREFERENCES above
-    seconds = None if max_time is None else parse_duration(max_time)
-    return Priorities(wanted, frozenset(must), seconds, frozenset(traits))
-
-
-def _one_of(kind: str, name: str, known: tuple[str, ...]) -> None:
-    if name not in known:
-        raise UnknownNameError(kind, name, list(known))
-
-
-def _read_rows(train: str | Path | None, task: Task, columns: Mapping[str, str] | None) -> list[Row] | None:
-    if train is None:
-        return None
-    from peftselect.data import read_rows
-
-    return read_rows(train, task, columns or {})
-
-
-def _profile(
-    rows: list[Row] | None, task: Task, base: BaseModel, given: DataProfile, train: str | Path | None
-) -> DataProfile:
-    """What is known of the data: what the user gave goes before what the file shows."""
-    if rows is None:
-        return given
-    from peftselect.data import profile_rows
-
-    read = profile_rows(rows, task, base)
-    said = {name: value for name, value in vars(given).items() if value is not None and name != "origin"}
-    return replace(read, origin=f"read from {Path(train or '').name}", **said)
 
 
 def _propose(task: Task, models: list[BaseModel], question: Any) -> Problem:

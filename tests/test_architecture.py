@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"shapes", "vocabulary", "hardware", "columns", "words"},
     {"base_models"},
     {"data", "example", "modeling"},
-    {"data_checks", "facts", "metrics"},
+    {"data_checks", "facts", "metrics", "question"},
     {"tasks", "memory", "duration", "knowledge", "features", "results"},
     {"predictor"},
     {"selector"},

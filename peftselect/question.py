@@ -1,0 +1,114 @@
+"""Parts of a question: the model under the task's head, lengths, priorities, what the data show."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from peftselect.errors import InputError, UnknownNameError
+from peftselect.problem import (
+    MUSTS,
+    TRAITS,
+    DataProfile,
+    Hardware,
+    Preference,
+    Priorities,
+    Problem,
+    parse_duration,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from peftselect.problem import BaseModel
+    from peftselect.task import Row, Task
+
+PREFERENCES: tuple[str, ...] = get_args(Preference)
+#: lengths read from data are rounded up to a multiple of this, as the tensor cores like it
+LENGTH_STEP = 8
+
+
+def make_problem(
+    task: Task,
+    base: BaseModel,
+    data: DataProfile,
+    machine: Hardware,
+    priorities: Priorities,
+    batch_size: int,
+    lengths: tuple[int | None, int | None],
+    precision: str | None,
+    quantization: str | None,
+) -> Problem:
+    """The question for one base model; ``lengths`` are those given (source, target), None where the data decide."""
+    from peftselect.shapes import read_shape
+
+    architecture = read_shape(base.config).architecture
+    head = task.heads.get(architecture)
+    if head is None:
+        able = ", ".join(sorted(task.heads))
+        raise InputError(
+            f"{base.name} is of the {architecture} kind, which cannot serve {task.name}",
+            f"{task.name} takes models of these kinds: {able}; for example --model {task.default_models[0]}",
+        )
+    shape = read_shape(base.config, head, data.num_labels or 2)
+    generates = task.generates(head)
+    length = lengths[0] or _length(data.source_tokens_p99 or data.source_tokens_p50, task.default_max_length)
+    target = (lengths[1] or _length(data.target_tokens_max, task.default_max_target_length)) if generates else 0
+    if shape.max_positions is not None:
+        if lengths[0] is not None and length > shape.max_positions:
+            raise InputError(
+                f"--max-length {length} is more than {base.name} can read",
+                f"its positions end at {shape.max_positions}",
+            )
+        length = min(length, shape.max_positions)
+    return Problem(task, base, shape, data, machine, priorities, batch_size, length, target, precision, quantization)
+
+
+def _length(tokens: int | None, default: int) -> int:
+    """Tokens to allow for: what the data needs, rounded up, at most the task's default."""
+    if not tokens:
+        return default
+    return min(math.ceil(tokens / LENGTH_STEP) * LENGTH_STEP, default) if default else tokens
+
+
+def read_priorities(
+    prefer: str, must: Iterable[str], max_time: str | float | None, traits: Iterable[str]
+) -> Priorities:
+    """What matters, checked name by name."""
+    one_of("preference", prefer, PREFERENCES)
+    for kind, names, known in (("need", must, MUSTS), ("trait", traits, TRAITS)):
+        for name in names:
+            one_of(kind, name, known)
+    wanted: Preference = prefer  # type: ignore[assignment]  # checked against PREFERENCES above
+    seconds = None if max_time is None else parse_duration(max_time)
+    return Priorities(wanted, frozenset(must), seconds, frozenset(traits))
+
+
+def one_of(kind: str, name: str, known: tuple[str, ...]) -> None:
+    """UnknownNameError unless ``name`` is among ``known``."""
+    if name not in known:
+        raise UnknownNameError(kind, name, list(known))
+
+
+def read_data(train: str | Path | None, task: Task, columns: Mapping[str, str] | None) -> list[Row] | None:
+    """The training rows, if there is a file."""
+    if train is None:
+        return None
+    from peftselect.data import read_rows
+
+    return read_rows(train, task, columns or {})
+
+
+def profile(
+    rows: list[Row] | None, task: Task, base: BaseModel, given: DataProfile, train: str | Path | None
+) -> DataProfile:
+    """What is known of the data: what the user gave goes before what the file shows."""
+    if rows is None:
+        return given
+    from peftselect.data import profile_rows
+
+    read = profile_rows(rows, task, base)
+    said = {name: value for name, value in vars(given).items() if value is not None and name != "origin"}
+    return replace(read, origin=f"read from {Path(train or '').name}", **said)
