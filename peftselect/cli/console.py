@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich import box
 from rich.console import Console
 from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from rich.progress import TaskID
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -32,6 +35,11 @@ def print_json(document: Any) -> None:
 def say(text: str = "", style: str = "") -> None:
     """Print one line of plain text (markup is not interpreted)."""
     console().print(Text(text, style=style))
+
+
+def line(text: Text) -> None:
+    """Print one line that is styled already (a bar, say)."""
+    console().print(text)
 
 
 def note(text: str) -> None:
@@ -108,3 +116,38 @@ def bar(parts: Sequence[tuple[str, float, str]], total: float, width: int = 60) 
 def styled(text: str, style: str) -> Text:
     """A cell or value in a colour."""
     return Text(text, style=style)
+
+
+class Stages:
+    """The parts of a long job on stderr: a line each, and on a terminal a bar that goes when the part is done."""
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[text]}", style="dim"),
+        )  # fmt: skip
+        self._console = console(stderr=True)
+        self._progress = Progress(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+        )
+        self._bar: TaskID | None = None
+
+    def __enter__(self) -> Stages:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def stage(self, text: str) -> None:
+        """A new part begins."""
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+            self._bar = None
+        self._console.print(Text(text, style="dim"))
+
+    def progress(self, done: int, total: int, text: str = "") -> None:
+        """How far the part is."""
+        if self._bar is None:
+            self._bar = self._progress.add_task("  ", total=total, text=text)
+        self._progress.update(self._bar, completed=done, total=total, text=text)
