@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peftselect.api import build_problem, recommend
+    from peftselect.api import build_problem, plan_run, recommend, run
     from peftselect.errors import DataError, InputError, NothingFitsError, PeftSelectError, UnsupportedError
     from peftselect.families import LinearMethod, LowRankMethod, SoftPromptMethod, path_pattern, reads_encoder
     from peftselect.hookspecs import hookimpl
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api": ("build_problem", "recommend"),
+    "api": ("build_problem", "plan_run", "recommend", "run"),
     "errors": ("DataError", "InputError", "NothingFitsError", "PeftSelectError", "UnsupportedError"),
     "families": ("LinearMethod", "LowRankMethod", "SoftPromptMethod", "path_pattern", "reads_encoder"),
     "hookspecs": ("hookimpl",),
@@ -95,8 +95,10 @@ __all__ = [
     "build_problem",
     "hookimpl",
     "path_pattern",
+    "plan_run",
     "reads_encoder",
     "recommend",
+    "run",
 ]
 
 

@@ -1,0 +1,146 @@
+"""Train with the recommended method (or a given one), score before and after, and write the adapter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from peftselect.cli import options
+from peftselect.words import count, size, span
+
+if TYPE_CHECKING:
+    from peftselect.training.job import RunResult
+    from peftselect.training.plan import RunPlan
+
+
+@click.command()
+@options.question
+@click.option("--eval", "evaluation", metavar="FILE", help="Validation data.  [default: a tenth of --train]")
+@click.option("--test", metavar="FILE", help="Test data, for the scores.  [default: the validation data]")
+@click.option("--method", shell_complete=options.complete(options.method_names), help="Method.  [default: recommended]")
+@options.set_option
+@click.option("--output", metavar="DIR", help="Folder to write.  [default: peftselect-output/TASK-METHOD-N]")
+@click.option("--overwrite", is_flag=True, help="Replace the run that --output holds.")
+@click.option("--allow-overlap", is_flag=True, help="Train even if rows to be scored on are in the training data.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="The same seed gives the same run.")
+@click.option("--max-steps", type=int, metavar="N", help="Stop after N optimizer steps.")
+@click.option("--limit", type=int, metavar="N", help="Use at most N rows of each file, drawn by the seed.")
+@click.option("--test-limit", type=int, metavar="N", help="Use at most N test rows.  [default: --limit]")
+@click.option("--template", metavar="TEXT", help="Prompt in place of the task's own; {source} stands for the input.")
+@click.option("--dry-run", is_flag=True, help="Show the recipe and its price, check the data, and stop.")
+@options.json_option
+def run(method: str | None, dry_run: bool, as_json: bool, **arguments: Any) -> None:
+    """Fine-tune: recommend (unless --method), train, score before and after, write the adapter.
+
+    \b
+    peftselect run
+    peftselect run --task classification --model ./my-roberta --train train.jsonl --test test.jsonl
+    peftselect run --task summarization --train train.jsonl --method ia3 --set learning_rate=3e-3 --dry-run
+
+    Without arguments it runs the embedded example: a small model, offline, in about a minute.
+
+    --set takes a method's hyperparameters and the fields of the recipe (num_train_epochs, micro_batch_size, ...).
+    """
+    from peftselect import api
+    from peftselect.cli import console
+
+    task, model = arguments.pop("task"), arguments.pop("model")
+    plan = api.plan_run(task, model, method=method, **options.as_arguments(arguments))
+    if dry_run:
+        if as_json:
+            console.print_json(plan.to_json())
+        else:
+            _show_plan(plan)
+        return
+    if not as_json:
+        _show_plan(plan)
+        console.say()
+    result = _train(plan, silent=as_json)
+    if as_json:
+        console.print_json(result.record.to_json())
+    else:
+        _show_result(plan, result)
+
+
+def _train(plan: RunPlan, silent: bool) -> RunResult:
+    from peftselect.cli import console
+
+    try:
+        with console.Stages() as stages:
+            if not silent:
+                stages.stage("loading torch, transformers and peft")
+            from peftselect.training.progress import hush
+
+            hush()
+            from peftselect.training.job import train
+
+            return train(plan, None if silent else stages)
+    except KeyboardInterrupt:
+        console.note(f"interrupted: nothing was written to {plan.output}")
+        raise
+
+
+def _show_plan(plan: RunPlan) -> None:
+    from peftselect.cli import console
+
+    problem, chosen = plan.problem, plan.chosen
+    recipe, values = chosen.candidate.recipe, dict(chosen.candidate.values)
+    values.pop("learning_rate", None)
+    splits, method = plan.splits, chosen.candidate.method
+    scored = "" if splits.test_is_validation else f", {len(splits.test):,} to score on"
+    batch = f"micro-batch {recipe.micro_batch_size}" + (
+        f" x {recipe.gradient_accumulation_steps} accumulated" if recipe.gradient_accumulation_steps > 1 else ""
+    )
+    settings = [f"{name}={_text(value)}" for name, value in values.items() if value is not None]
+    parts = [f"learning rate {recipe.learning_rate:.3g}", f"{recipe.num_train_epochs:g} epochs", batch]
+    parts += [recipe.precision, f"inputs up to {recipe.max_length} tokens"]
+    parts += ["gradient checkpointing"] * recipe.gradient_checkpointing
+    parts += [f"base held in {recipe.quantization}"] * (recipe.quantization is not None)
+    console.heading(f"{problem.task.title} with {problem.model.name} by {method.title}")
+    percent = 100 * chosen.trainable_parameters / chosen.total_parameters
+    facts = [
+        (
+            "data",
+            f"{plan.dataset}: {len(splits.train):,} rows to train, {len(splits.validation):,} to validate{scored}",
+        ),
+        *(("", line) for line in plan.report.lines()),
+        ("settings", ", ".join(settings) or "none"),
+        ("recipe", ", ".join(parts)),
+        ("trains", f"{count(chosen.trainable_parameters)} ({percent:.2g} %) of {count(chosen.total_parameters)}"),
+        ("memory", f"{size(chosen.memory.device_bytes)} on a GPU (± {chosen.memory.error_band_percent:.0f} %)"),
+    ]
+    if seconds := chosen.train_seconds:
+        facts.append(("time", f"about {span(seconds.value)} ({span(seconds.low)} to {span(seconds.high)})"))
+    facts.append(("output", str(plan.output)))
+    console.facts(facts)
+    for text in plan.notes:
+        console.say(f"Note: {text}", style="dim")
+
+
+def _show_result(plan: RunPlan, result: RunResult) -> None:
+    from peftselect.cli import console
+    from peftselect.training.model_card import comparison, score_rows, untrained_head, where_scored
+
+    record = result.record
+    about = " ".join(filter(None, (f"On {where_scored(plan)}.", untrained_head(plan))))
+    console.say()
+    columns: tuple[str, ...] = ("metric", "base model", "tuned", "points")
+    console.table("Before and after", columns, score_rows(record), right=columns[1:], caption=about)
+    columns = ("of the run", "predicted", "measured")
+    console.table("Predicted and measured", columns, comparison(plan, record), right=columns[1:])
+    if record.measured.get("stopped_early"):
+        console.say(f"Stopped early: the best state was that of step {record.measured['best_step']:,}.", style="dim")
+    for text in result.notes[len(plan.notes) :]:
+        console.say(f"Note: {text}", style="dim")
+    console.say()
+    what = "adapter" if plan.chosen.candidate.method.saves_adapter else "model"
+    console.say(f"The {what} lies in {result.output}. To load it:")
+    console.say()
+    console.command(result.snippet)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

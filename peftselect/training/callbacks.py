@@ -1,0 +1,150 @@
+"""What is hung on the Trainer: the best state, early stopping, diverging losses, peak memory, progress."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peftselect.training.measurement import PeakMemory
+    from peftselect.training.progress import Observer
+
+#: name under which :class:`TaskTrainer` reports the task's primary metric
+SCORE = "eval_score"
+#: a gain smaller than this is none
+LEAST_GAIN = 1e-4
+
+
+class KeepBest(TrainerCallback):  # type: ignore[misc]
+    """Keeps every trained tensor of the best evaluation in a safetensors file, and stops when nothing improves.
+
+    The Trainer's own way reloads the exported adapter, which changes P-tuning's logits and fails on projected
+    prefixes; peft's configuration is kept too, since AdaLoRA writes the ranks it has chosen into it.
+    """
+
+    def __init__(self, file: Path, higher_is_better: bool, patience: int) -> None:
+        self.file = file
+        self.sign = 1 if higher_is_better else -1
+        self.patience = patience
+        self.best: float | None = None
+        self.best_step: int | None = None
+        self.stopped_early = False
+        self._since = 0
+        self._settings: dict[str, dict[str, Any]] = {}
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **event: Any) -> None:
+        """Compare with the best so far."""
+        value, model = event["metrics"][SCORE], event["model"]
+        if not math.isfinite(value):
+            return
+        if self.best is None or self.sign * (value - self.best) > LEAST_GAIN:
+            self.best, self.best_step, self._since = value, state.global_step, 0
+            save_file({name: item.detach().to("cpu", copy=True) for name, item in _trained(model)}, self.file)
+            self._settings = {name: copy.deepcopy(vars(item)) for name, item in _configs(model).items()}
+            return
+        self._since += 1
+        if self._since >= self.patience:
+            self.stopped_early = state.global_step < state.max_steps
+            control.should_training_stop = True
+
+    def restore(self, model: Any) -> None:
+        """Put the best state back."""
+        if self.best is None:
+            return
+        saved = load_file(self.file)
+        with torch.no_grad():
+            for name, item in _trained(model):
+                item.copy_(saved[name])
+        for name, config in _configs(model).items():
+            vars(config).update(self._settings[name])
+
+
+def _trained(model: Any) -> list[tuple[str, Any]]:
+    return [(name, item) for name, item in model.named_parameters() if item.requires_grad]
+
+
+def _configs(model: Any) -> dict[str, Any]:
+    return dict(getattr(model, "peft_config", {}))
+
+
+class WatchLoss(TrainerCallback):  # type: ignore[misc]
+    """Ends a run whose loss is no number any more."""
+
+    def __init__(self) -> None:
+        self.diverged_at: int | None = None
+        self.losses: list[tuple[int, float]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Look at the mean loss since the last time."""
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        if math.isfinite(loss):
+            self.losses.append((state.global_step, loss))
+            return
+        self.diverged_at = state.global_step
+        control.should_training_stop = True
+
+
+class WatchMemory(TrainerCallback):  # type: ignore[misc]
+    """Looks at the peak of each training step alone; evaluation, which is priced by nobody, is left out."""
+
+    def __init__(self, peak: PeakMemory) -> None:
+        self.peak = peak
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A step begins with its first micro-batch."""
+        self.peak.begin_step()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The optimizer has stepped."""
+        self.peak.end_step()
+
+
+class Tell(TrainerCallback):  # type: ignore[misc]
+    """Tells an observer how far training and prediction are."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.observer = observer
+        self._loss = ""
+        self._score = ""
+        self._predicted = 0
+        self._training = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """From here on the bar is that of training."""
+        self._training = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Training is over."""
+        self._training = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """One optimizer step more."""
+        self.observer.progress(state.global_step, state.max_steps, " ".join(filter(None, (self._loss, self._score))))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """The loss of late."""
+        if loss := (logs or {}).get("loss"):
+            self._loss = f"loss {loss:.3f}"
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        """The score on the validation rows."""
+        self._score = f"validation {metrics[SCORE]:.3f}"
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **_: Any) -> None:
+        """One batch more of a prediction outside of training."""
+        if not self._training:
+            self._predicted += 1
+            self.observer.progress(self._predicted, len(eval_dataloader))
+
+    def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
+        """A prediction is done."""
+        self._predicted = 0

@@ -1,0 +1,65 @@
+"""Predictions and scores of a model on a set of rows, as the task decodes and scores them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from peftselect.task import Row, Task, TaskContext
+
+#: tokens to generate where the recipe sets no bound
+DEFAULT_NEW_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Predictions, one a row, and the task's metrics."""
+
+    predictions: list[Any]
+    scores: dict[str, float]
+
+
+class Evaluation:
+    """A set of rows, encoded once, on which a Trainer's model can be scored again and again."""
+
+    def __init__(self, task: Task, rows: Sequence[Row], context: TaskContext) -> None:
+        self.task = task
+        self.rows = rows
+        self.context = context
+        self.generates = task.generates(context.head)
+        self.encoded = task.encode_eval(rows, context)
+
+    def __call__(self, trainer: Any) -> Evaluated:
+        """Predict with ``trainer.predict`` (greedily where text is generated), decode and score."""
+        arguments: dict[str, Any] = {}
+        data = self.encoded
+        if self.generates:
+            tokens = self.context.max_target_length or DEFAULT_NEW_TOKENS
+            arguments = {"max_new_tokens": tokens, "num_beams": 1, "do_sample": False}
+            # labels would cost a second forward pass for a loss that nobody reads
+            data = data.remove_columns([name for name in ("labels",) if name in data.column_names])
+        outputs = trainer.predict(data, **arguments).predictions
+        predictions = self.task.decode(outputs, self.rows, self.encoded, self.context)
+        scores = self.task.score(predictions, self.rows)
+        return Evaluated(predictions, {name: float(value) for name, value in scores.items()})
+
+
+def finite(scores: dict[str, float]) -> dict[str, float]:
+    """Scores without those that could not be computed (a correlation with a constant)."""
+    return {name: value for name, value in scores.items() if math.isfinite(value)}
+
+
+def keep_logits(head: str) -> Any:
+    """A function for the Trainer that drops what models give beside their logits (hidden states, caches)."""
+    wanted = 2 if head == "question_answering" else 1
+
+    def keep(logits: Any, labels: Any) -> Any:
+        if not isinstance(logits, tuple):
+            return logits
+        return logits[:wanted] if wanted > 1 else logits[0]
+
+    return keep

@@ -1,0 +1,240 @@
+"""One run from start to end: encode, score the base model, apply the method, train, score, measure, write."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peftselect import modeling
+from peftselect.errors import NothingFitsError, PeftSelectError
+from peftselect.method import ApplyContext
+from peftselect.results import user_store
+from peftselect.task import TaskContext
+from peftselect.training import callbacks, machine, measurement, output, papers, recording, saving, trainer
+from peftselect.training.evaluation import Evaluated, Evaluation
+from peftselect.training.progress import Observer, Silent, quiet
+from peftselect.training.splits import draw
+
+if TYPE_CHECKING:
+    from peftselect.record import RunRecord
+    from peftselect.training.plan import RunPlan
+
+#: evaluations without a gain after which training ends
+PATIENCE = 3
+#: validation rows that are looked at while training, where text is generated and where it is not
+MONITORED = {True: 200, False: 2000}
+ADAPTER_FILES = ("adapter_model*.safetensors", "model*.safetensors")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gives back: the record, where the output lies, code that loads it, and what was noted on the way."""
+
+    record: RunRecord
+    output: Path
+    snippet: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Session:
+    """What the parts of a run hand to one another."""
+
+    plan: RunPlan
+    here: machine.Machine
+    scratch: Path
+    observer: Observer
+    peak: measurement.PeakMemory
+    context: TaskContext
+    steps: int
+    train: Any
+    monitor: Evaluation
+    baseline: Evaluated | None = None
+    tuned: Evaluated | None = None
+    measured: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, Any] = field(default_factory=dict)
+
+
+class DivergedError(PeftSelectError):
+    """The loss became no number."""
+
+
+def train(plan: RunPlan, observer: Observer | None = None) -> RunResult:
+    """Run ``plan``: the output folder appears whole at the end, or not at all.
+
+    A run that runs out of memory or diverges is recorded too; then the error says so in one line.
+    """
+    here = machine.settle(plan.problem, plan.chosen.candidate, plan.cpu)
+    with output.staging(plan.output, plan.overwrite) as draft, tempfile.TemporaryDirectory() as scratch, quiet():
+        try:
+            session = _prepare(plan, here, Path(scratch), observer or Silent())
+            model = _train(session)
+        except torch.OutOfMemoryError as error:
+            _remember(plan, here, "oom")
+            raise NothingFitsError(
+                "the device ran out of memory", "give a smaller --vram to be advised by, or --set micro_batch_size=1"
+            ) from error
+        except DivergedError as error:
+            _remember(plan, here, "diverged", error.message)
+            raise
+        return _finish(session, model, draft)
+
+
+def _prepare(plan: RunPlan, here: machine.Machine, scratch: Path, observer: Observer) -> Session:
+    """Encode the rows and count the steps."""
+    observer.stage("reading the data into tokens")
+    problem, candidate, task = plan.problem, here.candidate, plan.problem.task
+    peak = measurement.PeakMemory(here.cuda)
+    context = TaskContext(
+        tokenizer=modeling.load_tokenizer(problem.model),
+        architecture=problem.shape.architecture,
+        head=problem.shape.head.kind,
+        max_length=here.max_length,
+        max_target_length=candidate.recipe.max_target_length,
+        labels=plan.splits.labels,
+        prepended_positions=candidate.method.prepended_positions(candidate.values),
+        template=plan.template,
+    )
+    encoded = task.encode_train(plan.splits.train, context)
+    rows = draw(plan.splits.validation, MONITORED[task.generates(context.head)], plan.seed)
+    monitor = Evaluation(task, rows, context)
+    steps = trainer.optimizer_steps(len(encoded), candidate.recipe, plan.max_steps)
+    return Session(plan, here, scratch, observer, peak, context, steps, encoded, monitor)
+
+
+def _train(session: Session) -> Any:
+    """Score the base model, apply the method, train, go back to the best state, score again."""
+    plan, here = session.plan, session.here
+    candidate, observer = here.candidate, session.observer
+    observer.stage("loading the model")
+    model, tokenizer = modeling.build(
+        plan.problem,
+        candidate,
+        plan.splits.labels,
+        session.steps,
+        plan.seed,
+        str(here.device),
+        on_loaded=lambda base, tokenizer: _score_base(session, base, tokenizer),
+    )
+    session.context.tokenizer.padding_side = tokenizer.padding_side
+    _count(session, model)
+    best = callbacks.KeepBest(session.scratch / "best.safetensors", plan.problem.task.higher_is_better, PATIENCE)
+    watch = callbacks.WatchLoss()
+    applied = ApplyContext(
+        plan.problem.shape, plan.problem.task.name, session.steps, plan.seed, candidate.recipe.quantization is not None
+    )
+    own = candidate.method.callbacks(candidate.values, applied)
+    looking_on = [best, watch, callbacks.WatchMemory(session.peak), callbacks.Tell(observer)]
+    runner = _trainer(session, model, modeling.autocast(model, candidate.recipe), [*own, *looking_on], training=True)
+    observer.stage(f"training {session.measured['trainable_parameters']:,} parameters for {session.steps:,} steps")
+    started = time.perf_counter()
+    runner.train()
+    seconds = time.perf_counter() - started - runner.evaluation_seconds
+    if watch.diverged_at is not None or _no_numbers(model):
+        raise DivergedError(
+            f"training diverged: the loss is no number after step {watch.diverged_at or runner.state.global_step}",
+            f"lower the learning rate, for example --set learning_rate={candidate.recipe.learning_rate / 10:.3g}",
+        )
+    best.restore(model)
+    _time(session, runner, seconds, best, watch)
+    observer.stage(f"scoring the tuned model on {len(plan.splits.test):,} rows")
+    session.tuned = Evaluation(plan.problem.task, plan.splits.test, session.context)(runner)
+    return model
+
+
+def _score_base(session: Session, model: Any, tokenizer: Any) -> None:
+    """The base model's score on the test rows, as it is before any method is applied."""
+    plan = session.plan
+    session.observer.stage(f"scoring the base model on {len(plan.splits.test):,} rows")
+    session.context.tokenizer.padding_side = tokenizer.padding_side
+    context = replace(session.context, prepended_positions=0)
+    runner = _trainer(session, model, modeling.autocast(model, session.here.candidate.recipe), [], training=False)
+    runner.data_collator = plan.problem.task.collator(context, model)
+    session.baseline = Evaluation(plan.problem.task, plan.splits.test, context)(runner)
+
+
+def _trainer(session: Session, model: Any, mixed: str | None, hung_on: list[Any], *, training: bool) -> Any:
+    plan, context, candidate = session.plan, session.context, session.here.candidate
+    arguments = trainer.training_arguments(
+        candidate.recipe,
+        session.scratch,
+        context.head,
+        steps=session.steps,
+        mixed=mixed,
+        seed=plan.seed,
+        cpu=session.here.device.type == "cpu",
+        generates=plan.problem.task.generates(context.head),
+    )
+    return trainer.make_trainer(
+        model,
+        arguments,
+        plan.problem.task.collator(context, model),
+        context.head,
+        tokenizer=context.tokenizer,
+        train=session.train if training else None,
+        monitor=session.monitor if training else None,
+        optimizer=candidate.method.optimizer(model, candidate.values) if training else None,
+        callbacks=hung_on or [callbacks.Tell(session.observer)],
+    )
+
+
+def _count(session: Session, model: Any) -> None:
+    """Parameters as they really are; nothing to train is a mistake of the method's."""
+    trainable, total = modeling.count_parameters(model)
+    if not trainable:
+        raise PeftSelectError(f"{session.here.candidate.method.title} left nothing to train", "choose another method")
+    session.measured |= {"trainable_parameters": trainable, "total_parameters": total}
+
+
+def _no_numbers(model: Any) -> bool:
+    return any(item.requires_grad and not torch.isfinite(item).all() for item in model.parameters())
+
+
+def _time(session: Session, runner: Any, seconds: float, best: callbacks.KeepBest, watch: callbacks.WatchLoss) -> None:
+    tokens = int(runner.state.num_input_tokens_seen)
+    session.measured |= {
+        **session.peak.measured(),
+        "train_seconds": round(seconds, 3),
+        "evaluation_seconds": round(runner.evaluation_seconds, 3),
+        "steps": int(runner.state.global_step),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / seconds, 1),
+    }
+    if best.best_step is not None:
+        session.measured |= {"best_step": best.best_step, "stopped_early": best.stopped_early}
+    losses = [{"step": step, "loss": loss} for step, loss in watch.losses]
+    session.history = {"validation": runner.history, "training": losses}
+
+
+def _finish(session: Session, model: Any, draft: Path) -> RunResult:
+    """Write the adapter, then measure its file, then the record and the papers that go with it."""
+    plan, here = session.plan, session.here
+    session.observer.stage(f"writing {plan.output}")
+    assert session.baseline is not None and session.tuned is not None  # both were scored above
+    saving.save_model(model, session.context.tokenizer, draft)
+    session.measured["adapter_bytes"] = measurement.folder_bytes(draft, ADAPTER_FILES)
+    record = recording.make_record(
+        plan,
+        here.candidate,
+        measurement.device_name(here.device),
+        "ok",
+        scores=session.tuned.scores,
+        baseline=session.baseline.scores,
+        measured=session.measured,
+        note="; ".join(here.notes),
+    )
+    snippet = saving.loading_code(plan.problem, here.candidate, plan.splits.labels, plan.output)
+    papers.write(draft, plan, here.candidate, record, snippet, session.baseline, session.tuned, session.history)
+    user_store().append(record)
+    return RunResult(record, plan.output, snippet, (*plan.notes, *here.notes))
+
+
+def _remember(plan: RunPlan, here: machine.Machine, status: Any, note: str = "") -> None:
+    """Failures teach as well: they go into the user's records."""
+    device = measurement.device_name(here.device)
+    user_store().append(recording.make_record(plan, here.candidate, device, status, note=note))

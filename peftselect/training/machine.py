@@ -1,0 +1,74 @@
+"""The device of a run, and the recipe as that device can run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+if TYPE_CHECKING:
+    from peftselect.method import Candidate
+    from peftselect.problem import Problem
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where training runs: torch's device, and what had to be changed of the recipe for it."""
+
+    device: Any
+    candidate: Candidate
+    max_length: int
+    notes: tuple[str, ...]
+
+    @property
+    def cuda(self) -> bool:
+        """Whether the CUDA allocator can be asked for its peak."""
+        return bool(self.device.type == "cuda")
+
+
+def settle(problem: Problem, candidate: Candidate, cpu: bool) -> Machine:
+    """Fit the candidate's recipe to this machine: precision, accumulation in place of devices, room for positions."""
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    notes: list[str] = []
+    recipe = candidate.recipe
+    precision = _precision(problem, recipe.precision, device)
+    if precision != recipe.precision:
+        notes.append(f"{recipe.precision} gives way to {precision}: {_why(device)}")
+    devices = problem.hardware.devices
+    recipe = replace(
+        recipe,
+        precision=precision,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps * devices,
+    )
+    room = _room(problem, candidate)
+    length = recipe.max_length if room is None else min(recipe.max_length, room)
+    if length < recipe.max_length:
+        notes.append(f"inputs are cut at {length} tokens: the model's positions end at {problem.shape.max_positions}")
+    return Machine(device, replace(candidate, recipe=recipe), length, tuple(notes))
+
+
+def _precision(problem: Problem, wanted: str, device: Any) -> Literal["bf16", "fp16", "fp32", "pure_bf16"]:
+    """float32 on a CPU, where 16 bits are slower; no bfloat16 on cards that only emulate it."""
+    if wanted == "fp32" or device.type == "cpu":
+        return "fp32"
+    if wanted in ("bf16", "pure_bf16") and not torch.cuda.is_bf16_supported(including_emulation=False):
+        # T5's activations overflow in float16
+        return "fp32" if problem.shape.relative_attention else "fp16"
+    return wanted  # type: ignore[return-value]  # one of the recipe's own
+
+
+def _why(device: Any) -> str:
+    return "16 bits are slower on a CPU" if device.type == "cpu" else "this card has no bfloat16"
+
+
+def _room(problem: Problem, candidate: Candidate) -> int | None:
+    """Tokens of input that the model has positions for, beside what the method and the answer take."""
+    shape = problem.shape
+    if shape.max_positions is None:
+        return None
+    traits = candidate.method.memory(shape, candidate.values, 4)
+    taken = max(candidate.method.prepended_positions(candidate.values), traits.virtual_tokens + traits.prefix_positions)
+    if shape.head.kind == "causal_lm":
+        taken += candidate.recipe.max_target_length
+    return max(shape.max_positions - taken, 1)

@@ -1,0 +1,64 @@
+"""What a run really took: peak memory, time, tokens, parameters, bytes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class PeakMemory:
+    """Peak memory of training, by the measure that the device has.
+
+    On a CUDA device the allocator's peak over the training steps, which is what the estimate predicts. On a CPU there
+    is no allocator to ask: by how much the process's peak in RAM has grown, tokenised data and evaluation included, is
+    reported under a name of its own and compared with nothing.
+    """
+
+    def __init__(self, cuda: bool) -> None:
+        self.cuda = cuda
+        self.allocated = 0
+        self.reserved = 0
+        self._peak_before = peak_resident_bytes()
+
+    def begin_step(self) -> None:
+        """Forget earlier peaks."""
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+
+    def end_step(self) -> None:
+        """Take the step's peak into account."""
+        if self.cuda:
+            self.allocated = max(self.allocated, torch.cuda.max_memory_allocated())
+            self.reserved = max(self.reserved, torch.cuda.max_memory_reserved())
+
+    def measured(self) -> dict[str, int]:
+        """``peak_memory_bytes`` and ``peak_reserved_bytes`` (CUDA), or ``peak_rss_growth_bytes`` (CPU)."""
+        if self.cuda:
+            return {"peak_memory_bytes": self.allocated, "peak_reserved_bytes": self.reserved}
+        growth = peak_resident_bytes() - self._peak_before
+        return {"peak_rss_growth_bytes": growth} if growth > 0 else {}
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has had in RAM so far; 0 where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def folder_bytes(folder: Path, patterns: tuple[str, ...]) -> int:
+    """Bytes of the files in ``folder`` that match a pattern."""
+    return sum(file.stat().st_size for pattern in patterns for file in folder.glob(pattern))
+
+
+def device_name(device: Any) -> str:
+    """The device as records name it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)

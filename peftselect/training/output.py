@@ -1,0 +1,94 @@
+"""The output folder: refused early where it cannot be used, whole or absent at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftselect.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: written last: a folder without it is no result
+RECORD_FILE = "run.json"
+DEFAULT_PARENT = "peftselect-output"
+
+
+def default_folder(task: str, method: str) -> Path:
+    """``./peftselect-output/TASK-METHOD-N`` with the first free number."""
+    number = 1
+    while (folder := Path(DEFAULT_PARENT) / f"{task}-{method}-{number}").exists():
+        number += 1
+    return folder
+
+
+def check(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds a run (unless it may be overwritten) or files which are no run at all."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file, not a folder", "give another --output")
+    try:
+        holds = {item.name for item in folder.iterdir()}
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror})", "give another --output") from error
+    if RECORD_FILE in holds and not overwrite:
+        raise InputError(f"{folder} already holds a run", "give another --output, or --overwrite")
+    if holds and RECORD_FILE not in holds:
+        raise InputError(f"{folder} holds files that are no run", "give an empty or new folder with --output")
+
+
+@contextlib.contextmanager
+def staging(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder beside ``folder`` to write into; it takes its place when all is done, and is removed otherwise.
+
+    Made before anything else, so that a folder which cannot be written costs no training.
+    """
+    check(folder, overwrite)
+    target = folder.absolute()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror})", "give another --output") from error
+    try:
+        yield draft
+        draft.chmod(0o777 & ~_umask())
+        _publish(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _publish(draft: Path, target: Path) -> None:
+    """Move the draft into place, the record last: whoever looks in between finds no run."""
+    if not target.exists():
+        draft.replace(target)
+        return
+    (target / RECORD_FILE).unlink(missing_ok=True)
+    for item in target.iterdir():
+        shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+    for item in sorted(draft.iterdir(), key=lambda item: item.name == RECORD_FILE):
+        item.replace(target / item.name)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(file: Path, document: Any) -> None:
+    """Indented JSON."""
+    file.write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_json_lines(file: Path, documents: list[Any]) -> None:
+    """One JSON document a line."""
+    lines = (json.dumps(document, ensure_ascii=False) + "\n" for document in documents)
+    file.write_text("".join(lines), encoding="utf-8")

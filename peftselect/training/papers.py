@@ -1,0 +1,62 @@
+"""The files beside the adapter: record, metrics, predictions and the model card."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peftselect.training import output
+from peftselect.training.evaluation import finite
+from peftselect.training.model_card import model_card
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peftselect.method import Candidate
+    from peftselect.record import RunRecord
+    from peftselect.training.evaluation import Evaluated
+    from peftselect.training.plan import RunPlan
+
+
+def write(
+    folder: Path,
+    plan: RunPlan,
+    candidate: Candidate,
+    record: RunRecord,
+    snippet: str,
+    baseline: Evaluated,
+    tuned: Evaluated,
+    history: dict[str, Any],
+) -> None:
+    """``metrics.json``, ``predictions.jsonl``, ``README.md``, and ``run.json`` last.
+
+    ``history`` has the scores on the validation rows and the training losses, each with its step.
+    """
+    document = {
+        "metric": plan.problem.task.metric,
+        "rows": len(plan.splits.test),
+        "scored_on": "validation" if plan.splits.test_is_validation else "test",
+        "baseline": finite(baseline.scores),
+        "scores": finite(tuned.scores),
+        "history": history,
+    }
+    output.write_json(folder / "metrics.json", _finite_only(document))
+    output.write_json_lines(folder / "predictions.jsonl", _predictions(plan, baseline, tuned))
+    (folder / "README.md").write_text(model_card(plan, candidate, record, snippet), encoding="utf-8")
+    output.write_json(folder / output.RECORD_FILE, record.to_json())
+
+
+def _predictions(plan: RunPlan, baseline: Evaluated, tuned: Evaluated) -> list[Any]:
+    task = plan.problem.task
+    return [
+        {"input": list(task.input_texts(row)), "target": task.target_text(row), "base": before, "prediction": after}
+        for row, before, after in zip(plan.splits.test, baseline.predictions, tuned.predictions, strict=True)
+    ]
+
+
+def _finite_only(value: Any) -> Any:
+    """The document with numbers that JSON has not (a correlation that is none) as null."""
+    if isinstance(value, dict):
+        return {name: _finite_only(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite_only(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

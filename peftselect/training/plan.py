@@ -1,0 +1,192 @@
+"""All that is settled before torch is loaded: the question, the candidate, the rows, what the checks found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftselect import example
+from peftselect.data_checks import check_data
+from peftselect.errors import DataError, InputError, NothingFitsError, UnsupportedError
+from peftselect.selector.answer import problem_to_json
+from peftselect.training.output import check, default_folder
+from peftselect.training.splits import data_set_name, read_splits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from peftselect.data_checks import DataReport
+    from peftselect.problem import Problem
+    from peftselect.selector import RankedCandidate, Recommendation
+    from peftselect.task import Task
+    from peftselect.training.splits import Splits
+
+#: settings which are part of the question, since the memory and the shape depend on them
+_QUESTION_NUMBERS = ("batch_size", "max_length", "max_target_length")
+_QUESTION_WORDS = ("precision", "quantization")
+EXAMPLE = "embedded example"
+#: constraints that a larger budget would lift
+_BUDGETS = ("memory", "time")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for, before anything is read. ``question`` holds further arguments of ``build_problem``.
+
+    ``train``, ``evaluation`` and ``test`` are files (or folders, or hub ids); ``limit`` takes at most that many rows
+    of each, ``test_limit`` of the test rows; ``settings`` are hyperparameters and recipe fields by name; ``output`` is
+    the folder to write (by default ``peftselect-output/TASK-METHOD-N``); ``template`` replaces the task's prompt
+    (``{source}`` is the input).
+    """
+
+    task: str | Task
+    model: str | None
+    train: str | Path
+    evaluation: str | Path | None = None
+    test: str | Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    method: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    output: str | Path | None = None
+    overwrite: bool = False
+    allow_overlap: bool = False
+    seed: int = 0
+    max_steps: int | None = None
+    limit: int | None = None
+    test_limit: int | None = None
+    template: str | None = None
+    question: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str = ""
+
+    def read(self, task: Task) -> Splits:
+        """The rows of all three sets."""
+        if self.output is not None:
+            check(Path(self.output), self.overwrite)  # before the data, which may take a while
+        limits = (self.limit, self.test_limit)
+        return read_splits(task, self.train, self.evaluation, self.test, self.columns, limits, self.seed)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run, settled. ``dataset`` is the data's name in the record; ``template`` replaces the task's prompt."""
+
+    problem: Problem
+    chosen: RankedCandidate
+    splits: Splits
+    report: DataReport
+    dataset: str
+    output: Path
+    overwrite: bool = False
+    seed: int = 0
+    max_steps: int | None = None
+    cpu: bool = False
+    template: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``run --dry-run --json`` prints: the question and the candidate as ``recommend`` prints them."""
+        splits = self.splits
+        return {
+            "schema": 1,
+            "problem": problem_to_json(self.problem),
+            "candidate": self.chosen.to_json(),
+            "rows": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
+            "seed": self.seed,
+            "output": str(self.output),
+            "notes": list(self.notes),
+        }
+
+
+def make_order(task: str | Task | None, model: str | None, arguments: Mapping[str, Any]) -> Order:
+    """Tell orders from questions, settings of the question from settings of the method; fill in the example."""
+    names = {item.name for item in fields(Order)}
+    own = {name: value for name, value in arguments.items() if name in names and value is not None}
+    question = {name: value for name, value in arguments.items() if name not in names}
+    settings = dict(own.pop("settings", {}))
+    dataset = EXAMPLE if task is None and model is None and "train" not in own else ""
+    if dataset:
+        task, model = example.settings().task, str(example.example_model())
+        files = example.example_data()
+        own = {"evaluation": files["validation"], "test": files["test"], **own, "train": files["train"]}
+        own.setdefault("method", example.settings().method)
+        values = example.settings().values if own["method"] == example.settings().method else {}
+        settings = {**example.settings().recipe, **values, **settings}
+    if task is None:
+        raise InputError("which task? --task is missing", "`peftselect run` alone runs the embedded example")
+    if "train" not in own:
+        raise InputError("which data? --train is missing", "give --train FILE, or nothing for the embedded example")
+    for name in (*_QUESTION_NUMBERS, *_QUESTION_WORDS):
+        if name in settings:
+            value = settings.pop(name)
+            if question.get(name) is None:
+                question[name] = _whole(name, value) if name in _QUESTION_NUMBERS else value
+    for name, value in ((name, own.get(name)) for name in ("limit", "test_limit", "max_steps")):
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value} is too small", "give 1 or more")
+    if "{source}" not in own.get("template", "{source}"):
+        raise InputError("--template lacks {source}", "{source} stands for the input text")
+    question = {name: value for name, value in question.items() if value is not None}
+    return Order(task, model, settings=settings, question=question, dataset=dataset, **own)
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        raise InputError(f"{name}={value!r} is not a whole number", f"write --set {name}=NUMBER") from error
+
+
+def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
+    """Choose the candidate, check the data, name the output."""
+    problem = answer.problem
+    chosen = choose(answer, order.method)
+    held_out = [] if splits.test_is_validation else splits.test
+    report = check_data(problem.task, splits.train, splits.validation, held_out)
+    refuse_overlap(report, order.allow_overlap)
+    folder = Path(order.output) if order.output else default_folder(problem.task.name, chosen.method)
+    note = one_device(problem)
+    return RunPlan(
+        problem=problem,
+        chosen=chosen,
+        splits=splits,
+        report=report,
+        dataset=order.dataset or data_set_name(order.train),
+        output=folder,
+        overwrite=order.overwrite,
+        seed=order.seed,
+        max_steps=order.max_steps,
+        cpu=order.question.get("device") == "cpu",
+        template=order.template,
+        notes=(*splits.notes, *((note,) if note else ())),
+    )
+
+
+def choose(answer: Recommendation, method: str | None) -> RankedCandidate:
+    """The recommended candidate; a one-line error where nothing fits, or what was asked for (``method``) does not."""
+    if answer.recommended is not None:
+        return answer.recommended
+    if method is None or not answer.excluded:
+        raise NothingFitsError("no method fits", "`peftselect recommend` with the same question says why for each")
+    failed = answer.excluded[0]
+    hint = f"try: {failed.cheapest_change}" if failed.cheapest_change else "`peftselect recommend` shows others"
+    kind = NothingFitsError if failed.constraint in _BUDGETS else UnsupportedError
+    raise kind(f"{failed.method} cannot be run: {failed.because}", hint)
+
+
+def one_device(problem: Problem) -> str | None:
+    """A note where the question is about several devices: this process trains on one."""
+    machine = problem.hardware
+    if machine.devices == 1:
+        return None
+    if machine.sharding != "none":
+        raise InputError(
+            f"run trains on one device, so it cannot share by {machine.sharding}", "leave out --devices and --sharding"
+        )
+    return f"trains on one device, with {machine.devices} times the accumulation in place of {machine.devices} devices"
+
+
+def refuse_overlap(report: DataReport, allowed: bool) -> None:
+    """Stop where rows to be scored on are trained on (thesis 5.4)."""
+    if report.overlap and not allowed:
+        raise DataError(report.overlap_sentence, "take them out of one of the two, or give --allow-overlap")

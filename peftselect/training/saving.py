@@ -1,0 +1,83 @@
+"""What a run leaves behind: the adapter in peft's own format (or a whole model), and the code that loads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peftselect.modeling import AUTO_CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from peftselect.method import Candidate
+    from peftselect.problem import Problem
+
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "pure_bf16": "bfloat16"}
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """The adapter (or, where the method trains the base itself, the model) and the tokenizer."""
+    arguments: dict[str, Any] = {}
+    if hasattr(model, "peft_config"):
+        # otherwise peft asks a hub whether the vocabulary has grown; it never grows here
+        arguments = {"save_embedding_layers": False}
+    with torch.no_grad():
+        model.eval().save_pretrained(folder, **arguments)
+    tokenizer.save_pretrained(folder)
+
+
+def loading_code(problem: Problem, candidate: Candidate, labels: Sequence[str], folder: Path) -> str:
+    """Python that loads the result with plain transformers and peft: ``model`` and ``tokenizer``, ready to predict."""
+    loader = AUTO_CLASSES[problem.shape.head.kind]
+    where = str(folder.absolute())
+    if not candidate.method.saves_adapter:
+        return "\n".join(
+            (
+                f"from transformers import {loader}, AutoTokenizer",
+                "",
+                f"model = {loader}.from_pretrained({where!r}).eval()",
+                f"tokenizer = AutoTokenizer.from_pretrained({where!r})",
+            )
+        )
+    names = [loader, "AutoTokenizer"]
+    arguments = [f"dtype={_DTYPES[candidate.recipe.precision]!r}", *_head_arguments(problem, labels)]
+    if candidate.recipe.quantization:
+        names.append("BitsAndBytesConfig")
+        arguments.append(f"quantization_config={_quantization(problem, candidate)}")
+    lines = [
+        "from peft import PeftModel",
+        f"from transformers import {', '.join(names)}",
+        "",
+        f"base = {loader}.from_pretrained(",
+        f"    {problem.model.load_from!r},",
+        *(f"    {argument}," for argument in arguments),
+        ")",
+        f"model = PeftModel.from_pretrained(base, {where!r}).eval()",
+        f"tokenizer = AutoTokenizer.from_pretrained({where!r})",
+    ]
+    if problem.shape.architecture == "decoder" and problem.shape.head.kind == "sequence_classification":
+        lines.append("model.config.pad_token_id = base.config.pad_token_id = tokenizer.pad_token_id")
+    return "\n".join(lines)
+
+
+def _head_arguments(problem: Problem, labels: Sequence[str]) -> list[str]:
+    kind = problem.shape.head.kind
+    if kind not in ("sequence_classification", "token_classification"):
+        return []
+    if len(labels) == 1:
+        return ["num_labels=1", "problem_type='regression'"]
+    return [f"id2label={dict(enumerate(labels))!r}", f"label2id={ {name: i for i, name in enumerate(labels)}!r}"]
+
+
+def _quantization(problem: Problem, candidate: Candidate) -> str:
+    skipped = [*problem.shape.head.modules, "pooler"] if problem.shape.head.modules else None
+    if candidate.recipe.quantization == "int8":
+        return f"BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules={skipped!r})"
+    dtype = _DTYPES[candidate.recipe.precision]
+    return (
+        "BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, "
+        f"bnb_4bit_compute_dtype={dtype!r}, llm_int8_skip_modules={skipped!r})"
+    )

@@ -1,0 +1,141 @@
+"""transformers' Trainer, set up for one run: its arguments, its callbacks, and an evaluation that the task scores."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import transformers
+
+from peftselect.training.callbacks import SCORE
+from peftselect.training.evaluation import keep_logits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peftselect.method import Recipe
+    from peftselect.training.evaluation import Evaluation
+
+#: our names of optimizers in transformers' words, where they differ
+OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_foreach": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit"}
+#: looks at the validation rows in one run: one an epoch, within these bounds
+FEWEST_LOOKS, MOST_LOOKS = 3, 10
+#: how often the loss is noted
+MOST_LOGS = 100
+
+
+class TaskTrainer(transformers.Seq2SeqTrainer):  # type: ignore[misc]
+    """A Trainer whose evaluation predicts, decodes and scores as the task does.
+
+    ``evaluation_seconds`` is the time spent in that, so that training can be timed without it.
+    """
+
+    control: Any
+
+    def __init__(self, *arguments: Any, monitor: Evaluation | None = None, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.remove_callback(transformers.PrinterCallback)
+        self.monitor = monitor
+        self.history: list[dict[str, float]] = []
+        self.evaluation_seconds = 0.0
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Score the monitored rows; the Trainer calls this when an evaluation is due."""
+        assert self.monitor is not None  # an evaluation is due only where rows are monitored
+        started = time.perf_counter()
+        scores = self.monitor(self).scores
+        metrics = {f"eval_{name}": value for name, value in scores.items()}
+        metrics[SCORE] = scores[self.monitor.task.metric]
+        self.history.append({"step": self.state.global_step, **scores})
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.evaluation_seconds += time.perf_counter() - started
+        return metrics
+
+
+def optimizer_steps(examples: int, recipe: Recipe, max_steps: int | None) -> int:
+    """Optimizer steps of a run, counted as the Trainer counts them; at most ``max_steps``."""
+    batches = math.ceil(examples / recipe.micro_batch_size)
+    an_epoch = max(math.ceil(batches / recipe.gradient_accumulation_steps), 1)
+    steps = max(math.ceil(recipe.num_train_epochs * an_epoch), 1)
+    return steps if max_steps is None else min(steps, max_steps)
+
+
+def training_arguments(
+    recipe: Recipe, folder: Path, head: str, *, steps: int, mixed: str | None, seed: int, cpu: bool, generates: bool
+) -> Any:
+    """The Trainer's arguments for a recipe. ``mixed`` is the automatic mixed precision, ``folder`` scratch space."""
+    looks = min(max(math.ceil(recipe.num_train_epochs), FEWEST_LOOKS), MOST_LOOKS)
+    arguments = transformers.Seq2SeqTrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=recipe.micro_batch_size,
+        per_device_eval_batch_size=2 * recipe.micro_batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.lr_scheduler,
+        warmup_steps=math.ceil(recipe.warmup_ratio * steps),
+        weight_decay=recipe.weight_decay,
+        optim=OPTIMIZERS.get(recipe.optimizer, recipe.optimizer),
+        bf16=mixed == "bf16",
+        fp16=mixed == "fp16",
+        eval_strategy="steps",
+        eval_steps=max(math.ceil(steps / looks), 1),
+        save_strategy="no",
+        logging_steps=max(steps // MOST_LOGS, 1),
+        logging_nan_inf_filter=False,  # a loss that is no number must be seen
+        include_num_input_tokens_seen="non_padding",
+        predict_with_generate=generates,
+        label_names=["start_positions", "end_positions"] if head == "question_answering" else ["labels"],
+        seed=seed,
+        data_seed=seed,
+        use_cpu=cpu,
+        dataloader_pin_memory=not cpu,
+        disable_tqdm=True,
+        report_to=[],
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # several visible cards would be used through DataParallel, which peft does not serve
+    return arguments
+
+
+def make_trainer(
+    model: Any,
+    arguments: Any,
+    collator: Any,
+    head: str,
+    *,
+    tokenizer: Any,
+    train: Any = None,
+    monitor: Evaluation | None = None,
+    optimizer: Any = None,
+    callbacks: list[Any] | None = None,
+) -> TaskTrainer:
+    """A Trainer for training (``train`` and ``monitor`` given) or for prediction alone."""
+    untrainable = getattr(model, "is_quantized", False) and train is None
+    if untrainable:
+        # the Trainer refuses a quantised model without an adapter, even where it is only to predict
+        model._hf_peft_config_loaded = True
+    try:
+        return TaskTrainer(
+            model=model,
+            args=arguments,
+            data_collator=collator,
+            train_dataset=train,
+            eval_dataset=monitor.encoded if monitor else _nothing(),
+            processing_class=tokenizer,
+            optimizers=(optimizer, None),
+            callbacks=callbacks,
+            preprocess_logits_for_metrics=keep_logits(head),
+            monitor=monitor,
+        )
+    finally:
+        if untrainable:
+            model._hf_peft_config_loaded = False
+
+
+def _nothing() -> Any:
+    """An empty data set: the Trainer wants one whenever its arguments speak of evaluation."""
+    from datasets import Dataset
+
+    return Dataset.from_dict({})
