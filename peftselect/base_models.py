@@ -17,17 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CATALOGUE = "base_models.toml"
+#: a safetensors header is JSON and never nears this many bytes
+_LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A model of the catalogue. ``parameters`` is the publicly known count."""
+    """A model of the catalogue. ``parameters`` is the publicly known count; ``pooler``: the checkpoint has one."""
 
     name: str
     hub: str
     licence: str
     parameters: int
     config: Mapping[str, Any]
+    pooler: bool = True
 
 
 @cache
@@ -35,7 +38,9 @@ def catalogue() -> dict[str, CatalogueEntry]:
     """The catalogue of base models by name (``rules/base_models.toml``)."""
     document = tomllib.loads(shipped("rules", CATALOGUE).read_text(encoding="utf-8"))
     return {
-        name: CatalogueEntry(name, facts["hub"], facts["licence"], facts["parameters"], facts["config"])
+        name: CatalogueEntry(
+            name, facts["hub"], facts["licence"], facts["parameters"], facts["config"], facts.get("pooler", True)
+        )
         for name, facts in document["model"].items()
     }
 
@@ -51,7 +56,15 @@ def resolve_base_model(reference: str) -> BaseModel:
     if folder.is_file():
         raise InputError(f"{reference} is a file, not a model folder", "give the folder that holds config.json")
     if entry := _in_catalogue(reference):
-        return BaseModel(entry.name, reference, entry.hub, "catalogue", entry.config, licence=entry.licence)
+        return BaseModel(
+            entry.name,
+            reference,
+            entry.hub,
+            "catalogue",
+            entry.config,
+            licence=entry.licence,
+            lacks_pooler=not entry.pooler,
+        )
     if _looks_like_a_path(reference):
         raise InputError(f"there is no folder {reference}", "give a folder with config.json, or a model's name")
     if reference.count("/") == 1:
@@ -78,7 +91,25 @@ def _from_folder(reference: str, folder: Path) -> BaseModel:
             raise InputError(f"{reference} holds an adapter, not a base model", "name the model it was trained on")
         raise InputError(f"{reference} has no config.json", "a base model is a folder that save_pretrained wrote")
     config = _parse(file)
-    return BaseModel(folder.resolve().name, reference, str(folder.resolve()), "folder", config, folder.resolve())
+    whole = folder.resolve()
+    return BaseModel(whole.name, reference, str(whole), "folder", config, whole, lacks_pooler=_lacks_pooler(whole))
+
+
+def _lacks_pooler(folder: Path) -> bool:
+    """Whether the checkpoint's tensors are known and none is a pooler's; only the file's header is read."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    try:
+        if index.is_file():
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        elif single.is_file():
+            with single.open("rb") as handle:
+                length = int.from_bytes(handle.read(8), "little")
+                names = json.loads(handle.read(min(length, _LONGEST_HEADER)))
+        else:
+            return False
+    except (OSError, ValueError, KeyError):
+        return False  # a broken checkpoint is reported by whoever loads it
+    return not any("pooler." in name for name in names)
 
 
 def _parse(file: Path) -> dict[str, Any]:

@@ -29,7 +29,9 @@ class BaseModel:
     """A base model by reference and configuration; no weights are touched.
 
     ``reference`` is what the user wrote; ``load_from`` is what ``from_pretrained`` is given (a folder or a hub id).
-    ``config`` is the parsed ``config.json`` (or the catalogue's shape facts in the same keys).
+    ``config`` is the parsed ``config.json`` (or the catalogue's shape facts in the same keys). ``lacks_pooler`` is True
+    for checkpoints of masked language models that were published without one: a head that reads it gets a new one,
+    which must then be trained and saved with the head.
     """
 
     name: str
@@ -39,6 +41,7 @@ class BaseModel:
     config: Mapping[str, Any]
     folder: Path | None = None
     licence: str = ""
+    lacks_pooler: bool = False
 
     @property
     def model_type(self) -> str:

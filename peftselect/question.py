@@ -52,7 +52,7 @@ def make_problem(
             f"{base.name} is of the {architecture} kind, which cannot serve {task.name}",
             f"{task.name} takes models of these kinds: {able}; for example --model {task.default_models[0]}",
         )
-    shape = read_shape(base.config, head, data.num_labels or 2)
+    shape = read_shape(base.config, head, data.num_labels or 2, new_pooler=base.lacks_pooler)
     generates = task.generates(head)
     length = lengths[0] or _length(data.source_tokens_p99 or data.source_tokens_p50, task.default_max_length)
     target = (lengths[1] or _length(data.target_tokens_max, task.default_max_target_length)) if generates else 0

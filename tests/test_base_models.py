@@ -94,3 +94,19 @@ def test_an_adapter_folder_and_a_file_are_told_apart(tmp_path: Path) -> None:
         resolve_base_model(str(tmp_path))
     with pytest.raises(InputError, match="is a file, not a model folder"):
         resolve_base_model(str(tmp_path / "adapter_config.json"))
+
+
+def test_a_checkpoint_without_a_pooler_is_recognised_by_its_header(tiny_models) -> None:
+    assert resolve_base_model(str(tiny_models("bert"))).lacks_pooler
+    assert resolve_base_model("roberta-base").lacks_pooler
+    assert not resolve_base_model("bert-base-uncased").lacks_pooler
+
+
+def test_a_new_pooler_belongs_to_the_head() -> None:
+    config = resolve_base_model("bert-base-uncased").config
+    old, new = (read_shape(config, "sequence_classification", 2, new_pooler=missing) for missing in (False, True))
+    assert new.head.modules == ("classifier", "pooler")
+    assert new.head.parameters - old.head.parameters == 768 * 768 + 768
+    assert new.total_parameters == old.total_parameters
+    tagging = read_shape(config, "token_classification", 2, new_pooler=True)
+    assert tagging.head.modules == ("classifier",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import replace
 from typing import Any
 
 from peftselect.errors import InputError, UnknownNameError
@@ -22,12 +23,13 @@ def known_model_types() -> list[str]:
     return sorted(FAMILIES)
 
 
-def read_shape(config: Config, head: str | None = None, num_labels: int = 2) -> ModelShape:
+def read_shape(config: Config, head: str | None = None, num_labels: int = 2, *, new_pooler: bool = False) -> ModelShape:
     """The shape of the model that ``config`` describes, under a task head.
 
     ``head`` None takes the language-model head of decoders and encoder-decoders, classification for encoders. Counts
-    equal those of the transformers class which ``run`` loads. InputError for an architecture, head or field that is
-    missing.
+    equal those of the transformers class which ``run`` loads. ``new_pooler``: the checkpoint lacks the pooler that this
+    head reads, so that it belongs to the head (:attr:`peftselect.problem.BaseModel.lacks_pooler`). InputError for an
+    architecture, head or field that is missing.
     """
     kind = config.get("model_type")
     if not kind:
@@ -42,6 +44,14 @@ def read_shape(config: Config, head: str | None = None, num_labels: int = 2) -> 
             f"a {kind} model cannot carry a {wanted} head", f"it can carry: {', '.join(sorted(body.heads))}"
         )
     made = body.heads[wanted](num_labels)
+    if new_pooler and made.pooler:
+        made = replace(
+            made,
+            parameters=made.parameters + made.frozen,
+            modules=(*made.modules, "pooler"),
+            frozen=0,
+            frozen_biases=0,
+        )
     shape = HeadShape(made.kind, made.parameters, made.modules, num_labels if made.modules else 0, made.width)
     return _shape(str(kind), body, shape, made.frozen, made.frozen_biases, config)
 

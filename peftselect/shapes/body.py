@@ -28,6 +28,8 @@ class Head:
     modules: tuple[str, ...] = ()
     frozen: int = 0
     frozen_biases: int = 0
+    #: whether what is frozen is a pooler
+    pooler: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from peftselect.shapes.body import Body, Config, Head, blocks, family, linear_pa
 
 def _one_layer(kind: HeadKind, hidden: int, pooler: int, pooler_bias: int, module: str, labels: int) -> Head:
     width = {"question_answering": 2, "multiple_choice": 1}.get(kind, labels)
-    return Head(kind, width, linear_parameters(hidden, width), (module,), frozen=pooler, frozen_biases=pooler_bias)
+    size = linear_parameters(hidden, width)
+    return Head(kind, width, size, (module,), frozen=pooler, frozen_biases=pooler_bias, pooler=bool(pooler))
 
 
 def _two_layers(hidden: int, modules: tuple[str, ...], kind: HeadKind, labels: int) -> Head:
