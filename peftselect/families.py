@@ -110,19 +110,22 @@ class LinearMethod(Method):
         """Memory of a bypass ``B A dropout(x)`` in float32 beside each target.
 
         Over a base in 16 bits peft casts each target's input to float32 and autograd keeps the copy; dropout keeps its
-        own output and a mask of a byte an element. In float32 without dropout, layers fed by one tensor share it.
+        own output and a mask of a byte an element. In float32 without dropout, layers fed by one tensor share it. Under
+        autocast both factors keep 16-bit copies of what they read.
         """
         dropout = float(values["lora_dropout"]) > 0
         kept = {True: 0.0, False: 0.0}
+        copied = {True: 0.0, False: 0.0}
         seen: set[tuple[Any, ...]] = set()
         for linear in self.targets(shape, values):
             side = reads_encoder(linear)
             kept[side] += linear.runs * 4 * rank
+            copied[side] += linear.runs * (2 * rank + linear.in_features * (3 if dropout else 2))
             shared = (linear.stack, linear.cross_attention, side, linear.role in _PROJECTIONS, linear.in_features)
             if dropout or compute_bytes < 4 or linear.role not in _PROJECTIONS or shared not in seen:
                 kept[side] += linear.runs * linear.in_features * (5 if dropout else 4)
             seen.add(shared)
-        return MemoryTraits(kept_bytes_per_token=(kept[True], kept[False]))
+        return MemoryTraits((kept[True], kept[False]), kept_under_autocast=(copied[True], copied[False]))
 
 
 class LowRankMethod(LinearMethod):

@@ -121,8 +121,10 @@ class MemoryTraits:
     """What a method does to the memory of a training step, for the closed form.
 
     ``kept_bytes_per_token``: bytes that its own modules make autograd keep, summed over the model, per token of the
-    stack they sit in, as (encoder, decoder). ``virtual_tokens``: positions put before every input sequence (of the
-    encoder in an encoder-decoder). ``prefix_positions``: key/value positions put before every attention.
+    stack they sit in, as (encoder, decoder); ``kept_under_autocast``: the same where the step runs under autocast over
+    float32 activations (a quantised base), None where that makes no difference. ``virtual_tokens``: positions put
+    before every input sequence (of the encoder in an encoder-decoder). ``prefix_positions``: key/value positions put
+    before every attention.
     ``backward_reaches``: how far the backward pass goes into the frozen base: "input" (the default), "decoder" (an
     encoder before the decoder keeps nothing), "top" (only the head: no activation of the body is kept).
     ``trains_base_weights``: whether linear inputs of the base are kept because its own weights get gradients (full
@@ -130,6 +132,7 @@ class MemoryTraits:
     """
 
     kept_bytes_per_token: tuple[float, float] = (0.0, 0.0)
+    kept_under_autocast: tuple[float, float] | None = None
     virtual_tokens: int = 0
     prefix_positions: int = 0
     backward_reaches: Literal["input", "decoder", "top"] = "input"

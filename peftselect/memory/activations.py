@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peftselect.memory.attention import attention_bytes, habits
-from peftselect.memory.regime import HALF
+from peftselect.memory.regime import HALF, QUANTIZED
 
 if TYPE_CHECKING:
     from peftselect.memory.regime import Regime
@@ -181,7 +181,7 @@ def kept_bytes(
     if traits.backward_reaches == "top":
         return _passing_bytes(shape, work, regime)
     total = largest = 0.0
-    for stack, layers, of_method in _stacks(shape, traits):
+    for stack, layers, of_method in _stacks(shape, traits, regime):
         block = block_bytes(
             shape, stack, work, regime, trained=traits.trains_base_weights, keeps_outputs=keeps_outputs
         )  # fmt: skip
@@ -197,9 +197,11 @@ def kept_bytes(
     return round(total + largest)
 
 
-def _stacks(shape: ModelShape, traits: MemoryTraits) -> list[tuple[Stack, int, float]]:
+def _stacks(shape: ModelShape, traits: MemoryTraits, regime: Regime) -> list[tuple[Stack, int, float]]:
     """Stacks that the backward pass enters: name, blocks, and the method's own bytes a position."""
     kept = traits.kept_bytes_per_token
+    if regime is QUANTIZED and traits.kept_under_autocast is not None:
+        kept = traits.kept_under_autocast
     found: list[tuple[Stack, int, float]] = []
     if shape.encoder_layers and not (traits.backward_reaches == "decoder" and shape.decoder_layers):
         found.append(("encoder", shape.encoder_layers, kept[0]))

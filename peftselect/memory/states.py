@@ -79,17 +79,18 @@ def dequantised_bytes(shape: ModelShape, recipe: Recipe) -> int:
     return largest * COMPUTE_BYTES[recipe.precision]
 
 
-def autocast_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int:
+def autocast_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe, trainable: int) -> int:
     """16-bit copies of float32 weights, which autocast makes for the step and autograd keeps.
 
-    Full fine-tuning copies every matrix; a quantised base those that are not packed, the language-model matrix first.
+    Full fine-tuning copies every matrix; over a quantised base the adapter is copied, and what is not packed, the
+    language-model matrix first.
     """
     if recipe.precision not in ("bf16", "fp16"):
         return 0
     last = shape.vocab_size * shape.embedding_size if shape.head.kind in ("causal_lm", "seq2seq_lm") else 0
     if traits.trains_base_weights:
         return 2 * (linear_parameters(shape) + last)
-    return 2 * (linear_parameters(shape) - _packed(shape) + last) if recipe.quantization else 0
+    return 2 * (linear_parameters(shape) - _packed(shape) + last + trainable) if recipe.quantization else 0
 
 
 def per_device(parts: dict[str, int], devices: int, sharding: Sharding) -> dict[str, int]:
