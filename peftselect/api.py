@@ -153,10 +153,10 @@ def plan_run(task: str | Task | None = None, model: str | None = None, **argumen
 
 def run(task: str | Task | None = None, model: str | None = None, **arguments: Any) -> RunResult:
     """Train and score as :func:`plan_run` settles it, and write the output folder."""
-    from peftselect.training.job import train
+    from peftselect.training.start import start
 
     observer = arguments.pop("observer", None)
-    return train(plan_run(task, model, **arguments), observer)
+    return start(plan_run(task, model, **arguments), observer)
 
 
 def _answer(problem: Problem, wishes: Wishes | None = None, only: Method | None = None) -> Recommendation:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from peftselect.training.job import RunResult
     from peftselect.training.plan import RunPlan
 
+#: reasons shown for a method that was recommended
+FEW_REASONS = 2
+
 
 @click.command()
 @options.question
@@ -65,17 +68,11 @@ def run(method: str | None, dry_run: bool, as_json: bool, **arguments: Any) -> N
 
 def _train(plan: RunPlan, silent: bool) -> RunResult:
     from peftselect.cli import console
+    from peftselect.training.start import start
 
     try:
         with console.Stages() as stages:
-            if not silent:
-                stages.stage("loading torch, transformers and peft")
-            from peftselect.training.progress import hush
-
-            hush()
-            from peftselect.training.job import train
-
-            return train(plan, None if silent else stages)
+            return start(plan, None if silent else stages)
     except KeyboardInterrupt:
         console.note(f"interrupted: nothing was written to {plan.output}")
         raise
@@ -112,6 +109,9 @@ def _show_plan(plan: RunPlan) -> None:
     ]
     if seconds := chosen.train_seconds:
         facts.append(("time", f"about {span(seconds.value)} ({span(seconds.low)} to {span(seconds.high)})"))
+    if plan.recommended:
+        whys = [f"{reason.text} [{reason.source}]" for reason in chosen.reasons if reason.kind == "for"][:FEW_REASONS]
+        facts += [("" if number else "why", text) for number, text in enumerate(whys)]
     facts.append(("output", str(plan.output)))
     console.facts(facts)
     for text in plan.notes:
@@ -127,6 +127,7 @@ def _show_result(plan: RunPlan, result: RunResult) -> None:
     console.say()
     columns: tuple[str, ...] = ("metric", "base model", "tuned", "points")
     console.table("Before and after", columns, score_rows(record), right=columns[1:], caption=about)
+    console.say()
     columns = ("of the run", "predicted", "measured")
     console.table("Predicted and measured", columns, comparison(plan, record), right=columns[1:])
     if record.measured.get("stopped_early"):

@@ -15,14 +15,15 @@ from peftselect.errors import NothingFitsError, PeftSelectError
 from peftselect.method import ApplyContext
 from peftselect.results import user_store
 from peftselect.task import TaskContext
-from peftselect.training import callbacks, machine, measurement, output, papers, recording, saving, trainer
+from peftselect.training import callbacks, machine, measurement, papers, recording, saving, trainer
 from peftselect.training.evaluation import Evaluated, Evaluation
-from peftselect.training.progress import Observer, Silent, quiet
+from peftselect.training.progress import quiet
 from peftselect.training.splits import draw
 
 if TYPE_CHECKING:
     from peftselect.record import RunRecord
     from peftselect.training.plan import RunPlan
+    from peftselect.training.progress import Observer
 
 #: evaluations without a gain after which training ends
 PATIENCE = 3
@@ -64,15 +65,15 @@ class DivergedError(PeftSelectError):
     """The loss became no number."""
 
 
-def train(plan: RunPlan, observer: Observer | None = None) -> RunResult:
-    """Run ``plan``: the output folder appears whole at the end, or not at all.
+def train(plan: RunPlan, draft: Path, observer: Observer) -> RunResult:
+    """Run ``plan`` and write everything into the folder ``draft``.
 
     A run that runs out of memory or diverges is recorded too; then the error says so in one line.
     """
     here = machine.settle(plan.problem, plan.chosen.candidate, plan.cpu)
-    with output.staging(plan.output, plan.overwrite) as draft, tempfile.TemporaryDirectory() as scratch, quiet():
+    with tempfile.TemporaryDirectory() as scratch, quiet():
         try:
-            session = _prepare(plan, here, Path(scratch), observer or Silent())
+            session = _prepare(plan, here, Path(scratch), observer)
             model = _train(session)
         except torch.OutOfMemoryError as error:
             _remember(plan, here, "oom")

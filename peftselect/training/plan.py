@@ -82,6 +82,8 @@ class RunPlan:
     max_steps: int | None = None
     cpu: bool = False
     template: str | None = None
+    #: whether the method was recommended, not asked for
+    recommended: bool = False
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -158,6 +160,7 @@ def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
         max_steps=order.max_steps,
         cpu=order.question.get("device") == "cpu",
         template=order.template,
+        recommended=order.method is None,
         notes=(*splits.notes, *((note,) if note else ())),
     )
 
