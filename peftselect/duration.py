@@ -3,35 +3,40 @@
 A forward pass costs 2 operations a parameter and token, the backward pass as much again for what must reach the
 trained parts, and once more where the base's own weights get gradients; checkpointing adds a forward pass. What a
 device really does a second is a share of its peak that depends on the model and the batch: that share is the
-interval's width. Table 2.10 of the thesis checks the order of the methods (adapters below full fine-tuning, masks
-above), not the seconds.
+interval's width. Small models wait for the card to start their operations, which sets a floor.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
+import tomllib
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from peftselect.resources import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peftselect.method import Method, Recipe
     from peftselect.problem import Problem
+    from peftselect.shape import LinearModule
 
-#: dense 16-bit peak in 1e12 operations a second, from the makers' data sheets; matched within the device's name
-PEAK_TERAFLOPS: dict[str, float] = {
-    "h200": 989, "h100": 989, "a100": 312, "l40s": 362, "l40": 181, "a40": 150, "a10": 125, "v100": 125, "t4": 65,
-    "rtx 5090": 209, "rtx 4090": 165, "rtx 4080": 97, "rtx 4070": 58, "rtx 3090": 71, "rtx 3080": 60, "rtx 3070": 41,
-    "rtx 3060": 26, "rtx 3050": 18,
-}  # fmt: skip
+DEVICES = "devices.toml"
 #: a core with wide vector units, float32
 CPU_TERAFLOPS_A_CORE = 0.05
-#: share of the peak that training reaches: middle, and the ends of an 80 % interval
-UTILISATION = (0.3, 0.12, 0.5)
+#: share of the peak that training reaches: middle, and the ends of an 80 % interval. The published runs of
+#: benchmarks/results/peft_metamathqa (L40S, batch 4, evaluation included) reach 0.12 to 0.21.
+UTILISATION = (0.2, 0.08, 0.45)
+#: float32 products take about twice the time of 16-bit ones where the card has TF32, more where it has not
+FLOAT32_FACTOR = 2.0
 #: a card that is not in the table is taken for one between an RTX 3050 and an A100
 UNKNOWN_TERAFLOPS = (71.0, 18.0, 312.0)
+#: a card cannot start the small operations of one block, forward and backward, faster than this (middle, slow, fast)
+LAUNCH_SECONDS = (1.2e-3, 3e-3, 0.5e-3)
 #: dequantising a 4-bit base for every product
 QUANTISED_FACTOR = 1.4
 START_SECONDS = 20.0
@@ -56,10 +61,26 @@ def predict_train_seconds(
     speeds = _speeds(problem)
     if not examples or speeds is None:
         return None
-    operations = _operations(problem, method, values, recipe) * examples * recipe.num_train_epochs
-    scale = QUANTISED_FACTOR if recipe.quantization else 1.0
-    middle, slow, fast = (scale * operations / speed for speed in speeds)
+    steps = examples * recipe.num_train_epochs / recipe.micro_batch_size / problem.hardware.devices
+    launches = (
+        [0.0] * 3 if problem.hardware.name == "cpu" else [steps * problem.shape.num_layers * t for t in LAUNCH_SECONDS]
+    )
+    scale = (QUANTISED_FACTOR if recipe.quantization else 1.0) * _precision_factor(problem, recipe)
+    operations = scale * examples * recipe.num_train_epochs * _operations(problem, method, values, recipe)
+    middle, slow, fast = (max(operations / speed, wait) for speed, wait in zip(speeds, launches, strict=True))
     return Interval(*(round(seconds + START_SECONDS, 1) for seconds in (middle, fast, slow)))
+
+
+def _precision_factor(problem: Problem, recipe: Recipe) -> float:
+    return FLOAT32_FACTOR if recipe.precision == "fp32" and problem.hardware.name != "cpu" else 1.0
+
+
+@cache
+def peak_teraflops() -> dict[str, float]:
+    """Peak of each known device by name, the longest names first (``rules/devices.toml``)."""
+    document = tomllib.loads(shipped("rules", DEVICES).read_text(encoding="utf-8"))
+    found = {str(entry["name"]): float(entry["teraflops"]) for entry in document["device"]}
+    return dict(sorted(found.items(), key=lambda item: -len(item[0])))
 
 
 def _operations(problem: Problem, method: Method, values: Mapping[str, Any], recipe: Recipe) -> float:
@@ -74,7 +95,7 @@ def _operations(problem: Problem, method: Method, values: Mapping[str, Any], rec
     }
     if shape.architecture == "decoder":
         lengths["decoder"] = min(source + target, recipe.max_length + recipe.max_target_length) + traits.virtual_tokens
-    forward = sum(2.0 * x.runs * x.in_features * x.out_features * lengths[x.stack] for x in shape.linears)
+    forward = sum(2.0 * x.runs * x.in_features * x.out_features * lengths[_read_by(x)] for x in shape.linears)
     logits = shape.head.width if shape.head.kind in ("causal_lm", "seq2seq_lm") else 0
     forward += 2.0 * logits * shape.hidden_size * lengths["decoder"]
     passes = 1.0 if traits.backward_reaches == "top" else 2.0
@@ -83,14 +104,20 @@ def _operations(problem: Problem, method: Method, values: Mapping[str, Any], rec
     return forward * passes
 
 
+def _read_by(linear: LinearModule) -> str:
+    """The stack whose positions the layer reads: keys and values of a cross-attention read the encoder's."""
+    return "encoder" if linear.cross_attention and linear.role in ("key", "value") else linear.stack
+
+
 def _speeds(problem: Problem) -> tuple[float, float, float] | None:
     """Operations a second of all devices: middle, slow and fast end; None for a device nobody named."""
     machine = problem.hardware
-    name = machine.name.lower()
+    name = machine.name
     if name == "cpu":
         peak = (CPU_TERAFLOPS_A_CORE * (os.cpu_count() or 1),) * 3
     elif name:
-        known = next((speed for card, speed in PEAK_TERAFLOPS.items() if card in name), None)
+        table = peak_teraflops()
+        known = next((table[card] for card in table if re.search(rf"\b{card}\b", name, re.IGNORECASE)), None)
         peak = (known,) * 3 if known else UNKNOWN_TERAFLOPS
     elif machine.vram_bytes is not None:
         peak = UNKNOWN_TERAFLOPS
