@@ -44,7 +44,7 @@ def line(text: Text) -> None:
 
 def note(text: str) -> None:
     """Print one line to stderr: progress and asides, which must not spoil a pipe."""
-    console(stderr=True).print(Text(text, style="dim"))
+    console(stderr=True).print(Text(text, style="dim"), soft_wrap=True)
 
 
 def command(text: str) -> None:
@@ -144,7 +144,7 @@ class Stages:
         if self._bar is not None:
             self._progress.remove_task(self._bar)
             self._bar = None
-        self._console.print(Text(text, style="dim"))
+        self._console.print(Text(text, style="dim"), soft_wrap=True)
 
     def progress(self, done: int, total: int, text: str = "") -> None:
         """How far the part is."""

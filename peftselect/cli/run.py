@@ -136,7 +136,7 @@ def _show_result(plan: RunPlan, result: RunResult) -> None:
         console.say(f"Note: {text}", style="dim")
     console.say()
     what = "adapter" if plan.chosen.candidate.method.saves_adapter else "model"
-    console.say(f"The {what} lies in {result.output}. To load it:")
+    console.command(f"The {what} lies in {result.output}. To load it:")
     console.say()
     console.command(result.snippet)
 

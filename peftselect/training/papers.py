@@ -38,6 +38,7 @@ def write(
         "baseline": finite(baseline.scores),
         "scores": finite(tuned.scores),
         "history": history,
+        "data": plan.report.to_json(),
     }
     output.write_json(folder / "metrics.json", _finite_only(document))
     output.write_json_lines(folder / "predictions.jsonl", _predictions(plan, baseline, tuned))

@@ -94,6 +94,7 @@ class RunPlan:
             "problem": problem_to_json(self.problem),
             "candidate": self.chosen.to_json(),
             "rows": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
+            "checks": self.report.to_json(),
             "seed": self.seed,
             "output": str(self.output),
             "notes": list(self.notes),
@@ -120,9 +121,9 @@ def make_order(task: str | Task | None, model: str | None, arguments: Mapping[st
         raise InputError("which data? --train is missing", "give --train FILE, or nothing for the embedded example")
     for name in (*_QUESTION_NUMBERS, *_QUESTION_WORDS):
         if name in settings:
-            value = settings.pop(name)
+            value = _whole(name, settings.pop(name)) if name in _QUESTION_NUMBERS else settings.pop(name)
             if question.get(name) is None:
-                question[name] = _whole(name, value) if name in _QUESTION_NUMBERS else value
+                question[name] = value
     for name, value in ((name, own.get(name)) for name in ("limit", "test_limit", "max_steps")):
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value} is too small", "give 1 or more")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftselect.data import read_rows
+from peftselect.data_checks import normalise
 from peftselect.errors import DataError
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def read_splits(
 
 def split_off(task: Task, rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
     """(training, validation) rows: a tenth set aside by ``seed``. Rows with the same input stay together."""
-    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    groups: dict[str, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
-        groups[tuple(" ".join(text.lower().split()) for text in task.input_texts(row))].append(index)
+        groups[normalise(task, row)].append(index)
     keys = sorted(groups)
     if len(keys) < 2:
         raise DataError("too few different rows to set some aside for validation", "give --eval FILE, or more rows")
