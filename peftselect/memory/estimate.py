@@ -165,7 +165,8 @@ def _lengths(
 ) -> tuple[int, int]:
     """Tokens of the longest input and output, the second 0 for heads that write no text."""
     room = shape.max_positions
-    length = _positive("max length", max_length or (task.default_max_length if task else DEFAULT_LENGTH))
+    usual = task.default_max_length if task else DEFAULT_LENGTH
+    length = _positive("max length", usual if max_length is None else max_length)
     if max_length is not None and room is not None and length > room:
         raise InputError(f"a length of {length} is more than {shape.model_type} can read", f"positions end at {room}")
     length = min(length, room) if room is not None else length
@@ -173,7 +174,7 @@ def _lengths(
     if not writes and max_target_length is None:
         return length, 0
     default = task.default_max_target_length if task else DEFAULT_TARGET_LENGTH
-    return length, _positive("max target length", max_target_length or default)
+    return length, _positive("max target length", default if max_target_length is None else max_target_length)
 
 
 def _storage(method: Method, quantization: str | None) -> str | None:
