@@ -169,3 +169,32 @@ def test_a_quantised_base(tmp_path: Any) -> None:
         freeze(model)
         totals.append(kept(model, batch(shape), autocast=True))
     assert (totals[1] - totals[0]) / 2 == pytest.approx(closed_form(shape, QUANTIZED, trained=False), rel=TOLERANCE)
+
+
+#: (IA)3's factors and adapters without dropout, whose mask is wider on the CPU
+METHODS = [("lora", {"lora_dropout": 0}), ("lora", {"lora_dropout": 0, "target_modules": "all-linear"}), ("ia3", {})]
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert", "t5", "gpt2"])
+@pytest.mark.parametrize(("name", "settings"), METHODS, ids=["lora", "lora on all layers", "ia3"])
+def test_what_a_method_adds(kind: str, name: str, settings: dict[str, Any]) -> None:
+    import torch
+
+    from peftselect.method import ApplyContext, resolve_values
+    from peftselect.plugin_manager import host
+
+    method, added, said = host().method(name), [], []
+    for layers in (2, 4):
+        torch.manual_seed(0)
+        model, shape = build(kind, 0, layers)
+        model = model.to(torch.bfloat16)
+        model.train().config.use_cache = False
+        freeze(model)
+        base = kept(model, batch(shape), autocast=False)
+        values = resolve_values(method, shape, settings)
+        model = method.apply(model, values, ApplyContext(shape, "any", 10)).train()
+        added.append(kept(model, batch(shape), autocast=False) - base)
+        encoder, decoder = method.memory(shape, values, 2).kept_bytes_per_token
+        said.append(ROWS * (LENGTH * encoder + (TARGET if kind == "t5" else LENGTH) * decoder))
+    assert said[1] - said[0] > 0
+    assert added[1] - added[0] == pytest.approx(said[1] - said[0], rel=TOLERANCE)
