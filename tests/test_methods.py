@@ -60,6 +60,13 @@ class TestEveryMethod(MethodContract):
     """The suite that a third party inherits, over whatever is registered."""
 
 
+class TestPrefixMadeByANetwork(MethodContract):
+    """The same for a network that is thrown away after training."""
+
+    method = type(METHODS["prefix_tuning_peft"])
+    variants = ({"prefix_projection": True, "encoder_hidden_size": 24},)
+
+
 @pytest.mark.parametrize(("kind", "index"), QUESTIONS, ids=[f"{kind}-{index}" for kind, index in QUESTIONS])
 def test_counts_are_exact_on_every_architecture(kind: str, index: int) -> None:
     counted = 0
