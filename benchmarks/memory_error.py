@@ -38,17 +38,9 @@ LENGTHS = range(560, 800)
 
 
 def rows(file: Path) -> list[dict[str, str]]:
-    """Published runs of the methods that this version has, plain variants only."""
+    """Published runs of the methods that this version has; variants of LoRA are priced as plain LoRA."""
     with file.open(newline="") as handle:
-        found = [row for row in csv.DictReader(handle) if row["method"] in METHODS]
-    variants = ("use_dora", "use_bdlora", "use_velora", "use_qalora")
-    plain = []
-    for row in found:
-        config = json.loads(row["peft_config"] or "{}")
-        ours = not any(config.get(name) for name in variants) and config.get("init_lora_weights", True) is True
-        if ours and row["use_gc"] != "True":
-            plain.append(row)
-    return plain
+        return [row for row in csv.DictReader(handle) if row["method"] in METHODS and row["use_gc"] != "True"]
 
 
 def settings(method: Method, shape: ModelShape, row: dict[str, str]) -> dict[str, Any]:
