@@ -78,7 +78,9 @@ def test_5_3_generation_names_lora_beside_prefix_tuning_and_lora_as_the_cheaper(
     assert says(lora, "for", "LoRA and prefix tuning do about equally well")
     assert says(prefix, "for", "LoRA and prefix tuning do about equally well")
     assert lora.rank < prefix.rank
-    assert lora.trainable_parameters < prefix.trainable_parameters
+    with_network = {**prefix.candidate.values, "prefix_projection": True}
+    shape, method = found.problem.shape, prefix.candidate.method
+    assert lora.trainable_parameters < method.trainable_parameters(shape, with_network)
 
 
 def test_5_3_faithfulness_speaks_for_full_and_prefix_tuning_and_against_changing_the_feed_forward_block() -> None:
@@ -382,3 +384,12 @@ def test_an_answer_is_frozen_and_the_same_twice() -> None:
     assert first == second
     with pytest.raises(dataclasses.FrozenInstanceError):
         answer("summarization").candidates[0].rank = 7  # type: ignore[misc]
+
+
+def test_soft_prompts_leave_room_in_the_position_table() -> None:
+    answer = peftselect.recommend("classification", "bert-base-uncased", max_length=512, num_examples=1000)
+    prompt, lora = answer.find("prompt_tuning"), answer.find("lora")
+    assert prompt is not None
+    assert lora is not None
+    assert lora.candidate.recipe.max_length == 512
+    assert prompt.candidate.recipe.max_length == 512 - prompt.candidate.values["num_virtual_tokens"]

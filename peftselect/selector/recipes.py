@@ -128,10 +128,18 @@ def plain_recipe(problem: Problem, method: Method, settings: Settings) -> Recipe
         gradient_checkpointing=False,
         learning_rate=float(settings.values["learning_rate"]),
         num_train_epochs=epochs(problem),
-        max_length=problem.max_length,
+        max_length=_room(problem, method, settings),
         max_target_length=problem.max_target_length,
     )
     return replace(recipe, **settings.recipe)
+
+
+def _room(problem: Problem, method: Method, settings: Settings) -> int:
+    """The longest input: virtual tokens take positions which the model's position table must have."""
+    positions = problem.shape.max_positions
+    if positions is None:
+        return problem.max_length
+    return max(min(problem.max_length, positions - method.prepended_positions(settings.values)), 1)
 
 
 def base_storages(problem: Problem, method: Method, twin: str | None = None) -> tuple[Quantization | None, ...]:
