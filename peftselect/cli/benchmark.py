@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from peftselect.cli import options
+
+if TYPE_CHECKING:
+    from peftselect.record import RunRecord
 
 
 @click.group()
@@ -50,7 +53,10 @@ def run(suite: str, replacements: dict[str, str], output: Path | None, dry_run: 
         tail = f": {outcome.because}" if outcome.because else ""
         console.note(f"{number}/{total} {outcome.run.key} {outcome.status}{tail}")
 
-    outcomes = run_suite(loaded, train, output or Path("peftselect-output") / loaded.name, report=report)
+    def record(**arguments: Any) -> RunRecord:
+        return train(**arguments).record
+
+    outcomes = run_suite(loaded, record, output or Path("peftselect-output") / loaded.name, report=report)
     if as_json:
         console.print_json([
             {"key": o.run.key, "status": o.status, "because": o.because, "record": o.record and o.record.to_json()}
