@@ -53,6 +53,7 @@ class Session:
     peak: measurement.PeakMemory
     context: TaskContext
     steps: int
+    epochs: float
     train: Any
     monitor: Evaluation
     baseline: Evaluated | None = None
@@ -104,8 +105,8 @@ def _prepare(plan: RunPlan, here: machine.Machine, scratch: Path, observer: Obse
     encoded = task.encode_train(plan.splits.train, context)
     rows = draw(plan.splits.validation, MONITORED[task.generates(context.head)], plan.seed)
     monitor = Evaluation(task, rows, context)
-    steps = trainer.optimizer_steps(len(encoded), candidate.recipe, plan.max_steps)
-    return Session(plan, here, scratch, observer, peak, context, steps, encoded, monitor)
+    steps, epochs = trainer.optimizer_steps(len(encoded), candidate.recipe, plan.max_steps)
+    return Session(plan, here, scratch, observer, peak, context, steps, epochs, encoded, monitor)
 
 
 def _train(session: Session) -> Any:
@@ -166,6 +167,7 @@ def _trainer(session: Session, model: Any, mixed: str | None, hung_on: list[Any]
         session.scratch,
         context.head,
         steps=session.steps,
+        epochs=session.epochs,
         mixed=mixed,
         seed=plan.seed,
         cpu=session.here.device.type == "cpu",

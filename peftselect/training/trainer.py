@@ -53,19 +53,29 @@ class TaskTrainer(transformers.Seq2SeqTrainer):  # type: ignore[misc]
         return metrics
 
 
-def optimizer_steps(examples: int, recipe: Recipe, max_steps: int | None) -> int:
-    """Optimizer steps of a run, counted as the Trainer counts them; at most ``max_steps``."""
+def optimizer_steps(examples: int, recipe: Recipe, max_steps: int | None) -> tuple[int, float]:
+    """(optimizer steps, epochs) of a run, counted as the Trainer counts them; at most ``max_steps``."""
     batches = math.ceil(examples / recipe.micro_batch_size)
     an_epoch = max(math.ceil(batches / recipe.gradient_accumulation_steps), 1)
     steps = max(math.ceil(recipe.num_train_epochs * an_epoch), 1)
-    return steps if max_steps is None else min(steps, max_steps)
+    steps = steps if max_steps is None else min(steps, max_steps)
+    return steps, steps / an_epoch
 
 
 def training_arguments(
-    recipe: Recipe, folder: Path, head: str, *, steps: int, mixed: str | None, seed: int, cpu: bool, generates: bool
+    recipe: Recipe,
+    folder: Path,
+    head: str,
+    *,
+    steps: int,
+    epochs: float,
+    mixed: str | None,
+    seed: int,
+    cpu: bool,
+    generates: bool,
 ) -> Any:
     """The Trainer's arguments for a recipe. ``mixed`` is the automatic mixed precision, ``folder`` scratch space."""
-    looks = min(max(math.ceil(recipe.num_train_epochs), FEWEST_LOOKS), MOST_LOOKS)
+    looks = min(max(math.ceil(epochs), FEWEST_LOOKS), MOST_LOOKS)
     arguments = transformers.Seq2SeqTrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
