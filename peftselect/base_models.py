@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CATALOGUE = "base_models.toml"
+#: names of folders that say nothing of the model inside
+_PLAIN_NAMES = frozenset({"model", "base", "checkpoint", "pytorch_model"})
 #: a safetensors header is JSON and never nears this many bytes
 _LONGEST_HEADER = 100_000_000
 
@@ -110,6 +112,11 @@ def _lacks_pooler(folder: Path) -> bool:
     except (OSError, ValueError, KeyError):
         return False  # a broken checkpoint is reported by whoever loads it
     return not any("pooler." in name for name in names)
+
+
+def _folder_name(folder: Path) -> str:
+    """The folder's name, with that of the one above where it says nothing (``my-bert/model``)."""
+    return f"{folder.parent.name}/{folder.name}" if folder.name in _PLAIN_NAMES else folder.name
 
 
 def _parse(file: Path) -> dict[str, Any]:

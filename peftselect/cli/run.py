@@ -90,7 +90,7 @@ def _show_plan(plan: RunPlan) -> None:
         f" x {recipe.gradient_accumulation_steps} accumulated" if recipe.gradient_accumulation_steps > 1 else ""
     )
     settings = [f"{name}={_text(value)}" for name, value in values.items() if value is not None]
-    parts = [f"learning rate {recipe.learning_rate:.3g}", f"{recipe.num_train_epochs:g} epochs", batch]
+    parts = [f"learning rate {recipe.learning_rate:.3g}", _epochs(recipe.num_train_epochs), batch]
     parts += [recipe.precision, f"inputs up to {recipe.max_length} tokens"]
     parts += ["gradient checkpointing"] * recipe.gradient_checkpointing
     parts += [f"base held in {recipe.quantization}"] * (recipe.quantization is not None)
@@ -145,3 +145,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(map(str, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _epochs(number: float) -> str:
+    return "1 epoch" if number == 1 else f"{number:g} epochs"
