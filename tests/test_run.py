@@ -361,6 +361,57 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, tiny_models: Call
     assert [record.status for record in user_store().read()] == ["diverged"]
 
 
+def test_running_out_of_memory_is_recorded(
+    tiny_models: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from peftselect import modeling
+
+    def too_large(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(modeling, "build", too_large)
+    order = arguments(tmp_path, "classification", tiny_models("bert"), "lora")
+    with pytest.raises(NothingFitsError, match="the device ran out of memory") as caught:
+        peftselect.run(**order)
+    assert "micro_batch_size=1" in caught.value.hint
+    assert [record.status for record in user_store().read()] == ["oom"]
+    assert not Path(order["output"]).exists()
+
+
+def test_a_quantised_base_is_scored_and_tuned(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
+    record = peftselect.run(**arguments(tmp_path, "classification", tiny_models("llama"), "qlora")).record
+    assert record.candidate["recipe"]["quantization"] == "nf4"
+    assert record.baseline.keys() == record.scores.keys()
+    assert record.measured["trainable_parameters"] == record.predicted["trainable_parameters"]
+    assert "BitsAndBytesConfig(load_in_4bit=True" in (tmp_path / "out-classification-qlora" / "README.md").read_text()
+
+
+def test_several_devices_become_accumulation(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
+    order = arguments(tmp_path, "classification", tiny_models("bert"), "lora", devices=2, batch_size=8)
+    result = peftselect.run(**order)
+    assert result.record.candidate["recipe"]["micro_batch_size"] == 4
+    assert result.record.candidate["recipe"]["gradient_accumulation_steps"] == 2
+    assert result.record.measured["steps"] == 5
+    assert "trains on one device, with 2 times the accumulation in place of 2 devices" in result.notes
+
+
+def test_the_method_is_recommended_unless_asked_for(
+    peftselect: Callable[..., Any], tiny_models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    order = arguments(tmp_path, "classification", tiny_models("bert"), "lora")
+    del order["method"]
+    asked = words(order)
+    done = peftselect("run", *asked, "--dry-run", "--json")
+    advised = peftselect(
+        "recommend", "--task", "classification", "--model", tiny_models("bert"), "--train", order["train"],
+        "--max-length", "48", "--device", "cpu", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["candidate"]["method"] == json.loads(advised.stdout)["recommended"]["method"]
+
+
 def test_the_run_is_among_the_results(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
     record = peftselect.run(**arguments(tmp_path, "classification", tiny_models("bert"), "lora")).record
     assert [item.id for item in user_store().read()] == [record.id]
