@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: more known names than this are not listed in full in a hint
+LISTED_NAMES = 24
+
 
 class PeftSelectError(Exception):
     """A problem that the user can mend.
@@ -33,7 +36,8 @@ class UnknownNameError(InputError):
         import difflib
 
         close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known)}"
+        few = ", ".join(known[:LISTED_NAMES]) + (f", ... ({len(known)} in all)" if len(known) > LISTED_NAMES else "")
+        hint = f"did you mean {', '.join(close)}?" if close else f"known: {few}"
         super().__init__(f"unknown {kind} {name!r}", hint)
         self.known = known
 
