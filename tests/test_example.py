@@ -126,7 +126,8 @@ def test_the_data_can_be_rebuilt_by_the_documented_command(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_tuning_raises_rouge_by_thirty_points_within_two_minutes(peftselect, tmp_path: Path) -> None:
     started = time.monotonic()
-    done = peftselect("run", "--output", "out", "--json", OMP_NUM_THREADS="2")
+    # one thread bounds what two cores need from above, and does not spin when others use the machine
+    done = peftselect("run", "--output", "out", "--json", OMP_NUM_THREADS="1")
     seconds = time.monotonic() - started
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
