@@ -18,6 +18,7 @@ from peftselect.task import TaskContext
 from peftselect.training import callbacks, machine, measurement, papers, recording, saving, trainer
 from peftselect.training.evaluation import Evaluated, Evaluation
 from peftselect.training.progress import quiet
+from peftselect.training.regression import start_at_mean
 from peftselect.training.splits import draw
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ def _score_base(session: Session, model: Any, tokenizer: Any) -> None:
     runner = _trainer(session, model, modeling.autocast(model, session.here.candidate.recipe), [], training=False)
     runner.data_collator = plan.problem.task.collator(context, model)
     session.baseline = Evaluation(plan.problem.task, plan.splits.test, context)(runner)
+    if getattr(model.config, "problem_type", None) == "regression":
+        start_at_mean(model, plan.problem.shape.head, session.train["labels"])
 
 
 def _trainer(session: Session, model: Any, mixed: str | None, hung_on: list[Any], *, training: bool) -> Any:
