@@ -1,0 +1,64 @@
+"""Traced training steps: exact counts, honest kinds, and everything put back afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+from tests.conftest import ROOT
+
+#: a trace registers a device for good, so it runs in a process of its own
+PROGRAM = """
+import sys
+sys.path.insert(0, {root!r})
+import torch, transformers
+from torch.nn import functional
+from peftselect.memory.allocator import replay, smallest_capacity
+from peftselect.memory.tracing.step import TracedModel, trace_steps
+from peftselect.method import ApplyContext, resolve_values
+from peftselect.plugin_manager import host
+from peftselect.shapes import read_shape
+from tests.tiny import config
+
+made = config("llama")
+made.use_cache = False
+shape, lora = read_shape(made.to_dict()), host().method("lora")
+values = resolve_values(lora, shape)
+
+def build(device):
+    with torch.device(device):
+        model = transformers.AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16)
+    model = lora.apply(model, values, ApplyContext(shape, "trace", 10))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return TracedModel(model, torch.optim.AdamW(trained, foreach=False), vocabulary=shape.vocab_size)
+
+def batches(device, lengths=(8, 64)):
+    return [dict(input_ids=torch.zeros((2, n), dtype=torch.long, device=device),
+                 attention_mask=torch.ones((2, n), dtype=torch.long, device=device),
+                 labels=torch.zeros((2, n), dtype=torch.long, device=device)) for n in lengths]
+
+before = functional.scaled_dot_product_attention, torch.nn.Module._apply, torch.tensor
+trace = trace_steps(build, batches)
+assert (functional.scaled_dot_product_attention, torch.nn.Module._apply, torch.tensor) == before
+assert trace.trainable_parameters == lora.trainable_parameters(shape, values)
+assert trace.total_parameters == shape.total_parameters + trace.trainable_parameters
+parts = trace.breakdown
+assert sum(parts.values()) == trace.peak_bytes, (parts, trace.peak_bytes)
+# the base in 2 bytes (and a rotary table), the adapter in 4, its two states in 8 (and a step count each)
+assert 2 * shape.total_parameters <= parts["weights"] <= 2 * shape.total_parameters + 4096
+assert parts["adapter"] == 4 * trace.trainable_parameters
+assert 8 * trace.trainable_parameters <= parts["optimizer"] <= 8 * trace.trainable_parameters + 4096
+longer = trace_steps(build, lambda device: batches(device, (8, 128)))
+assert longer.breakdown["activations"] > 1.8 * parts["activations"]
+done = replay(trace.log.events)
+assert trace.peak_bytes <= done.peak_allocated <= done.peak_reserved
+assert done.peak_allocated <= smallest_capacity(trace.log.events) <= done.peak_reserved
+print("ok")
+"""
+
+
+def test_a_traced_step_accounts_for_every_byte() -> None:
+    code = textwrap.dedent(PROGRAM).replace("{root!r}", repr(str(ROOT)))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.strip().endswith("ok"), done.stderr[-3000:]
