@@ -17,7 +17,7 @@ from peftselect.plugin_manager import DATA_PACKAGES, DISABLE_VARIABLE, MODULE_PA
 from tests.conftest import ROOT
 
 HOOKS = sorted(name for name, item in vars(hookspecs).items() if hasattr(item, "peftselect_spec"))
-METHOD = '''
+METHOD = """
 from peftselect import ALL_HEADS, Hyperparameter, Method, Reference, Structure, hookimpl
 
 
@@ -39,7 +39,7 @@ class {cls}(Method):
 @hookimpl
 def register_methods():
     return ({cls},)
-'''
+"""
 
 
 @dataclass
