@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from peftselect.errors import InputError, UnknownNameError
+from peftselect.shape import Architecture, HeadKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,18 +16,9 @@ if TYPE_CHECKING:
 
 Family = Literal["additive", "selective", "reparameterized", "hybrid"]
 QuantizedBase = Literal["no", "possible", "required"]
-ALL_HEADS: frozenset[str] = frozenset(
-    {
-        "causal_lm",
-        "seq2seq_lm",
-        "sequence_classification",
-        "token_classification",
-        "question_answering",
-        "multiple_choice",
-    }
-)
+ALL_HEADS: frozenset[str] = frozenset(get_args(HeadKind))
 LANGUAGE_MODEL_HEADS: frozenset[str] = frozenset({"causal_lm", "seq2seq_lm"})
-ALL_ARCHITECTURES: frozenset[str] = frozenset({"encoder", "decoder", "encoder-decoder"})
+ALL_ARCHITECTURES: frozenset[str] = frozenset(get_args(Architecture))
 #: bytes of a safetensors header and its per-tensor entry, enough for an estimate of an adapter's file
 ADAPTER_HEADER_BYTES = 8
 #: peft's task types by head; multiple choice has none (peft then leaves the head to ``modules_to_save``)

@@ -7,18 +7,11 @@ from typing import Any
 import pytest
 
 from peftselect.errors import InputError
+from peftselect.modeling import AUTO_CLASSES
 from peftselect.shape import ModelShape
 from peftselect.shapes import known_model_types, read_shape
 from peftselect.shapes.body import FAMILIES
 
-AUTO = {
-    "causal_lm": "AutoModelForCausalLM",
-    "seq2seq_lm": "AutoModelForSeq2SeqLM",
-    "sequence_classification": "AutoModelForSequenceClassification",
-    "token_classification": "AutoModelForTokenClassification",
-    "question_answering": "AutoModelForQuestionAnswering",
-    "multiple_choice": "AutoModelForMultipleChoice",
-}
 ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
            "max_position_embeddings": 40}  # fmt: skip
 LLAMA = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -71,7 +64,7 @@ def build(kind: str, index: int, head: str, labels: int = 3) -> tuple[Any, Model
 
     labels = 2 if head == "question_answering" else labels  # the span head is two wide, whatever the labels
     config = transformers.AutoConfig.for_model(kind, vocab_size=96, num_labels=labels, **CASES[kind][index])
-    return getattr(transformers, AUTO[head]).from_config(config), read_shape(config.to_dict(), head, labels)
+    return getattr(transformers, AUTO_CLASSES[head]).from_config(config), read_shape(config.to_dict(), head, labels)
 
 
 def test_every_known_architecture_has_a_case() -> None:
