@@ -12,20 +12,15 @@ from __future__ import annotations
 import json
 import statistics
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
 from peftselect.base_models import resolve_base_model
 from peftselect.memory.closed_form import MIB, estimate_memory
-from peftselect.memory.tracing.step import Batch, Trace, TracedModel, trace_steps
-from peftselect.method import ApplyContext, Method, Recipe, resolve_values
-from peftselect.modeling import AUTO_CLASSES
+from peftselect.memory.trace import TraceRequest
+from peftselect.memory.tracing.worker import trace
+from peftselect.method import Recipe, resolve_values
 from peftselect.plugin_manager import host
-from peftselect.shape import ModelShape
 from peftselect.shapes import read_shape
 
 METHODS = ("lora", "ia3", "prompt_tuning", "p_tuning", "full_finetuning")
@@ -44,53 +39,6 @@ QUESTIONS = (
 _ALLOWANCES = ("fragmentation", "workspace", "cuda_context")
 
 
-def trace(shape: ModelShape, method: Method, values: dict[str, Any], recipe: Recipe, config: dict[str, Any]) -> Trace:
-    """Trace two steps, a short one and the longest."""
-
-    def build(device: str) -> TracedModel:
-        from transformers.initialization import no_init_weights
-
-        settings = {key: value for key, value in config.items() if key != "model_type"}
-        made = transformers.AutoConfig.for_model(config["model_type"], **settings)
-        made.num_labels = shape.head.num_labels or 2
-        made.use_cache = False
-        if shape.architecture == "encoder-decoder" and getattr(made, "decoder_start_token_id", None) is None:
-            made.decoder_start_token_id = 0
-        with no_init_weights(), torch.device(device):
-            loader = getattr(transformers, AUTO_CLASSES[shape.head.kind])
-            model = loader.from_config(made, dtype=torch.bfloat16, attn_implementation="sdpa")
-        model.tie_weights()
-        model = method.apply(model, values, ApplyContext(shape, "trace", 100))
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=1e-4, foreach=False, fused=False)
-        return TracedModel(model, optimizer, vocabulary=shape.vocab_size)
-
-    def batches(device: str) -> Sequence[Batch]:
-        before = method.prepended_positions(values)
-        return [_batch(shape, recipe.micro_batch_size, length, target, before, device) for length, target in (
-            (16, 16), (recipe.max_length, recipe.max_target_length))]  # fmt: skip
-
-    return trace_steps(build, batches)
-
-
-def _batch(shape: ModelShape, rows: int, length: int, target: int, before: int, device: str) -> Batch:
-    def ids(*size: int) -> torch.Tensor:
-        return torch.randint(0, 2, size, device=device)
-
-    batch = {
-        "input_ids": ids(rows, length),
-        "attention_mask": torch.ones((rows, length), dtype=torch.long, device=device),
-    }
-    head = shape.head.kind
-    if head == "question_answering":
-        return {**batch, "start_positions": ids(rows), "end_positions": ids(rows)}
-    if head == "sequence_classification":
-        return {**batch, "labels": ids(rows)}
-    if head == "token_classification":
-        return {**batch, "labels": ids(rows, before + length)}
-    return {**batch, "labels": ids(rows, target if head == "seq2seq_lm" else length)}
-
-
 def main() -> dict[str, Any]:
     """Print a row for each model and method, and the summary that is stored."""
     errors: dict[str, float] = {}
@@ -104,7 +52,7 @@ def main() -> dict[str, Any]:
             parts = estimate_memory(shape, method, values, recipe).breakdown
             said = sum(size for part, size in parts.items() if part not in _ALLOWANCES)
             try:
-                traced = trace(shape, method, values, recipe, config)
+                traced = trace(TraceRequest(config, head, 2, False, method.name, values, recipe))
             except Exception as error:  # a kernel that fake tensors cannot run is reported, and the rest goes on
                 print(f"{name:26} {method.name:18} not traced: {str(error).splitlines()[0][:70]}", flush=True)
                 continue

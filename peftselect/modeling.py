@@ -136,7 +136,7 @@ def build(
             f"{method.title} cannot be applied to {problem.model.name} ({_line(error)})", "choose another method"
         ) from error
     if not pure:
-        _train_in_float32(model)
+        train_in_float32(model)
     return model, tokenizer
 
 
@@ -262,7 +262,7 @@ def _fit_tokenizer(base_model: BaseModel, model: Any, tokenizer: Any, shape: Mod
         model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def _train_in_float32(model: Any) -> None:
+def train_in_float32(model: Any) -> None:
     """Keep trained weights in float32: steps of a usual learning rate vanish in the rounding of 16 bits.
 
     A layer all of whose parameters are trained (a head) takes its input in float32 from then on. So does a

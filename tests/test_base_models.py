@@ -110,3 +110,10 @@ def test_a_new_pooler_belongs_to_the_head() -> None:
     assert new.total_parameters == old.total_parameters
     tagging = read_shape(config, "token_classification", 2, new_pooler=True)
     assert tagging.head.modules == ("classifier",)
+
+
+def test_a_folder_called_model_is_named_with_the_one_above_it(tmp_path: Path) -> None:
+    folder = tmp_path / "example" / "model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    assert resolve_base_model(str(folder)).name == "example/model"

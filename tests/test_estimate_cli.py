@@ -19,6 +19,9 @@ KEYS = {
     "fits": bool,
     "verdict": str,
     "changes": list,
+    "note": str,
+    "peak_reserved_bytes": type(None),
+    "smallest_capacity_bytes": type(None),
 }
 LORA = ("estimate", "--model", "flan-t5-base", "--method", "lora", "--set", "r=16")
 

@@ -68,6 +68,9 @@ _VERDICTS = {"fits": ("fits", "bold green"), "borderline": ("borderline", "bold 
     "--optimizer", default="adamw", show_default=True, metavar="NAME", help="adamw, adamw_8bit, adafactor, ..."
 )
 @click.option("--gradient-checkpointing", is_flag=True, help="Recompute activations in the backward pass.")
+@click.option(
+    "--exact", is_flag=True, help="Trace the real training step on fake tensors: seconds, no GPU, no weights."
+)
 @click.option("--vram", "vram_gib", type=float, metavar="GIB", help="Memory of one device in GiB; else the card's.")
 @click.option("--devices", type=int, default=1, show_default=True, metavar="N", help="Number of devices.")
 @click.option(
@@ -92,6 +95,7 @@ def estimate(
     quantization: str | None,
     optimizer: str,
     gradient_checkpointing: bool,
+    exact: bool,
     vram_gib: float | None,
     devices: int,
     sharding: str,
@@ -109,6 +113,8 @@ def estimate(
     from peftselect.hardware import hardware
     from peftselect.memory import estimate as engine
 
+    if exact and not as_json:
+        console.note("tracing a training step on fake tensors ...")
     answer = engine.estimate(
         model,
         method,
@@ -124,6 +130,7 @@ def estimate(
         quantization=quantization,
         optimizer=optimizer,
         gradient_checkpointing=gradient_checkpointing,
+        exact=exact,
     )
     if as_json:
         console.print_json(answer.to_json())
@@ -162,6 +169,11 @@ def _show(answer: Estimate, devices: int) -> None:
             ("verdict", console.styled(*_verdict(answer))),
         ]
     )
+    if answer.traced:
+        reserved = size(answer.traced.peak_reserved_bytes)
+        console.say(f"With room to spare the allocator would reserve {reserved}.", style="dim")
+    if answer.note:
+        console.say(f"Note: {answer.note}", style="dim")
     if answer.changes:
         console.say()
         changes = [(change.text, size(change.peak_bytes)) for change in answer.changes[:FEW_CHANGES]]

@@ -10,6 +10,7 @@ from peftselect.errors import InputError, UnknownNameError, UnsupportedError
 from peftselect.memory.changes import Change, cheapest_changes
 from peftselect.memory.closed_form import MemoryEstimate, Verdict, estimate_memory, verdict
 from peftselect.memory.states import OPTIMIZER_BYTES
+from peftselect.memory.trace import NotTracedError, TracedMemory, TraceRequest, trace_memory
 from peftselect.method import ADAPTER_HEADER_BYTES, Recipe, resolve_values
 from peftselect.plugin_manager import host
 from peftselect.shapes import read_shape
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 #: adapters, and models that were trained whole, are saved in float32
 SAVED_BYTES = 4
 OPTIMIZERS: tuple[str, ...] = tuple(OPTIMIZER_BYTES)
+#: band of a traced estimate, in percent (benchmarks/README.md)
+TRACE_ERROR_PERCENT = 5.0
 #: without a task: the usual length of a training example
 DEFAULT_LENGTH, DEFAULT_TARGET_LENGTH = 512, 128
 
@@ -44,13 +47,19 @@ class Estimate:
     total_parameters: int
     adapter_bytes: int
     changes: tuple[Change, ...] = ()
+    traced: TracedMemory | None = None
+    #: why a trace that was asked for could not be had
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The published document."""
+        """The published document; what only a trace knows is null without one."""
+        traced = self.traced
         return {
             "schema": 1,
             "source": self.memory.source,
-            "peak_allocated_bytes": self.memory.peak_bytes,
+            "peak_allocated_bytes": traced.peak_allocated_bytes if traced else self.memory.peak_bytes,
+            "peak_reserved_bytes": traced and traced.peak_reserved_bytes,
+            "smallest_capacity_bytes": traced and traced.smallest_capacity_bytes,
             "trainable_parameters": self.trainable_parameters,
             "total_parameters": self.total_parameters,
             "adapter_bytes": self.adapter_bytes,
@@ -59,6 +68,7 @@ class Estimate:
             "fits": self.verdict.fits,
             "verdict": self.verdict.verdict,
             "changes": [{"change": change.text, "peak_bytes": change.peak_bytes} for change in self.changes],
+            "note": self.note,
         }
 
 
@@ -78,8 +88,12 @@ def estimate(
     quantization: str | None = None,
     optimizer: str = "adamw",
     gradient_checkpointing: bool = False,
+    exact: bool = False,
 ) -> Estimate:
     """Price one training run on one of ``machine``'s devices.
+
+    ``exact`` traces the real training step on fake tensors (seconds, in a process of its own) and falls back to the
+    closed form, with a note, where that cannot be done.
 
     ``batch_size`` is one device's micro-batch; lengths are tokens, by default those of ``task``, and inputs are cut at
     the model's last position. InputError (or a child) names what cannot be used.
@@ -108,13 +122,39 @@ def estimate(
     )
     if gradient_checkpointing and not chosen.gradient_checkpointing:
         raise UnsupportedError(f"{chosen.title} does not work with gradient checkpointing", "leave it off")
-    return _answer(base, chosen, shape, values, recipe, machine)
+    traced, note = _trace(base, chosen, shape, values, recipe, machine) if exact else (None, "")
+    return _answer(base, chosen, shape, values, recipe, machine, traced, note)
+
+
+def _trace(
+    base: BaseModel, method: Method, shape: ModelShape, values: Mapping[str, Any], recipe: Recipe, machine: Hardware
+) -> tuple[TracedMemory | None, str]:
+    """The traced step, or why there is none."""
+    head = shape.head
+    request = TraceRequest(base.config, head.kind, head.num_labels or 2, base.lacks_pooler, method.name, values, recipe)
+    try:
+        if machine.devices > 1:
+            raise NotTracedError("several devices are not traced")
+        if recipe.gradient_accumulation_steps > 1:
+            raise NotTracedError("gradients that wait over micro-batches are not traced")
+        return trace_memory(request), ""
+    except NotTracedError as error:
+        return None, f"no trace ({error}): this is the closed form"
 
 
 def _answer(
-    base: BaseModel, method: Method, shape: ModelShape, values: Mapping[str, Any], recipe: Recipe, machine: Hardware
+    base: BaseModel,
+    method: Method,
+    shape: ModelShape,
+    values: Mapping[str, Any],
+    recipe: Recipe,
+    machine: Hardware,
+    traced: TracedMemory | None,
+    note: str,
 ) -> Estimate:
     memory = estimate_memory(shape, method, values, recipe, devices=machine.devices, sharding=machine.sharding)
+    if traced is not None:
+        memory = from_trace(traced, memory)
     answer = verdict(memory, machine.vram_bytes)
     changes: tuple[Change, ...] = ()
     if answer.verdict != "fits":
@@ -136,7 +176,17 @@ def _answer(
         total_parameters=shape.total_parameters + (0 if inside else trainable - shape.head.parameters),
         adapter_bytes=SAVED_BYTES * method.saved_parameters(shape, values) + ADAPTER_HEADER_BYTES,
         changes=changes,
+        traced=traced,
+        note=note,
     )
+
+
+def from_trace(traced: TracedMemory, closed: MemoryEstimate) -> MemoryEstimate:
+    """A traced step as an estimate: the peak is the least capacity with which the caching allocator survives."""
+    held = dict(traced.breakdown)
+    lost = traced.smallest_capacity_bytes - sum(held.values())
+    parts = {**held, "fragmentation": lost, "cuda_context": closed.breakdown["cuda_context"]}
+    return MemoryEstimate(traced.smallest_capacity_bytes, parts, TRACE_ERROR_PERCENT, "exact_trace")
 
 
 def _shape(base: BaseModel, task: Task | None, num_labels: int) -> ModelShape:

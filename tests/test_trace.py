@@ -1,0 +1,88 @@
+"""`estimate --exact`: the real step traced in a process of its own, and honest answers where it cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from peftselect.base_models import resolve_base_model
+from peftselect.memory import trace as tracing
+from peftselect.memory.trace import NotTracedError, TraceRequest, trace_memory
+from peftselect.method import Recipe, resolve_values
+from peftselect.plugin_manager import host
+from peftselect.shapes import read_shape
+
+MIB = 2**20
+
+
+def request(folder: Path, head: str = "causal_lm", method: str = "lora", **recipe: object) -> TraceRequest:
+    base = resolve_base_model(str(folder))
+    shape = read_shape(base.config, head)
+    values = resolve_values(host().method(method), shape)
+    settings = {"precision": "bf16", "quantization": None, "micro_batch_size": 2, "gradient_accumulation_steps": 1,
+                "gradient_checkpointing": False, "learning_rate": 1e-3, "num_train_epochs": 1.0, "max_length": 64,
+                **recipe}  # fmt: skip
+    return TraceRequest(base.config, head, 2, base.lacks_pooler, method, values, Recipe(**settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "method", "recipe"),
+    [
+        ("llama", "causal_lm", "adalora", {}),
+        ("t5", "seq2seq_lm", "prompt_tuning", {"max_target_length": 16}),
+        ("bert", "multiple_choice", "ia3", {}),
+        ("bert", "token_classification", "p_tuning", {}),
+        ("roberta", "sequence_classification", "full_finetuning", {"precision": "pure_bf16"}),
+    ],
+)
+def test_a_trace_counts_exactly_and_fits_its_own_capacity(
+    tiny_models, kind: str, head: str, method: str, recipe: dict[str, object]
+) -> None:
+    asked = request(tiny_models(kind), head, method, **recipe)
+    found = trace_memory(asked)
+    shape = read_shape(asked.config, head, new_pooler=asked.new_pooler)
+    assert found.trainable_parameters == host().method(method).trainable_parameters(shape, asked.values)
+    assert sum(found.breakdown.values()) <= found.peak_allocated_bytes
+    assert found.peak_allocated_bytes <= found.smallest_capacity_bytes <= found.peak_reserved_bytes
+
+
+def test_estimate_exact_says_that_it_was_traced(peftselect, tiny_models) -> None:
+    options = ("--model", str(tiny_models("llama")), "--method", "lora", "--batch-size", "2", "--max-length", "64")
+    done = peftselect("estimate", *options, "--exact", "--json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["source"], document["note"]) == (0, "exact_trace", "")
+    on_the_card = dict(document["breakdown"])
+    on_the_card.pop("cuda_context")
+    assert sum(on_the_card.values()) == document["smallest_capacity_bytes"]
+    plain = json.loads(peftselect("estimate", *options, "--json").stdout)
+    assert (plain["source"], plain["smallest_capacity_bytes"]) == ("closed_form", None)
+    assert plain["trainable_parameters"] == document["trainable_parameters"]
+
+
+@pytest.mark.parametrize(
+    ("options", "because"),
+    [
+        (("--method", "qlora"), "a base in nf4 has no kernels on fake tensors"),
+        (("--method", "full_finetuning"), "mixed precision (bf16 over float32 weights) is not traced"),
+        (("--method", "lora", "--optimizer", "adafactor"), "the optimizer adafactor is not traced"),
+        (("--method", "lora", "--devices", "2"), "several devices are not traced"),
+    ],
+)
+def test_what_cannot_be_traced_falls_back_to_the_closed_form(
+    peftselect, tiny_models, options: tuple[str, ...], because: str
+) -> None:
+    done = peftselect("estimate", "--model", str(tiny_models("llama")), *options, "--exact", "--json")
+    document = json.loads(done.stdout)
+    assert document["source"] == "closed_form"
+    assert document["note"] == f"no trace ({because}): this is the closed form"
+
+
+def test_a_trace_that_takes_too_long_or_dies_is_no_trace(tiny_models, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = request(tiny_models("llama"))
+    with pytest.raises(NotTracedError, match=r"it took more than 0\.05 s"):
+        trace_memory(asked, time_limit_seconds=0.05)
+    monkeypatch.setattr(tracing.sys, "executable", "/bin/false")
+    with pytest.raises(NotTracedError, match=r"the tracing process died \(exit 1\)"):
+        trace_memory(asked)
