@@ -94,7 +94,9 @@ def _from_folder(reference: str, folder: Path) -> BaseModel:
         raise InputError(f"{reference} has no config.json", "a base model is a folder that save_pretrained wrote")
     config = _parse(file)
     whole = folder.resolve()
-    return BaseModel(_folder_name(whole), reference, str(whole), "folder", config, whole, lacks_pooler=_lacks_pooler(whole))
+    return BaseModel(
+        _folder_name(whole), reference, str(whole), "folder", config, whole, lacks_pooler=_lacks_pooler(whole)
+    )
 
 
 def _lacks_pooler(folder: Path) -> bool:
