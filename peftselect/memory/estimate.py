@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SAVED_BYTES = 4
 OPTIMIZERS: tuple[str, ...] = tuple(OPTIMIZER_BYTES)
 #: band of a traced estimate, in percent (benchmarks/README.md)
-TRACE_ERROR_PERCENT = 5.0
+TRACE_ERROR_PERCENT = 8.0
 #: without a task: the usual length of a training example
 DEFAULT_LENGTH, DEFAULT_TARGET_LENGTH = 512, 128
 

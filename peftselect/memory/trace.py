@@ -26,7 +26,8 @@ class TraceRequest:
     """What to trace: a model by configuration, under a head, with a method and a recipe.
 
     ``new_pooler``: the checkpoint lacks the pooler that the head reads. ``padded``: batches carry padding, so that an
-    attention mask is built and kept.
+    attention mask is built and kept. ``keeps_outputs``: the loop holds on to the outputs and a key/value cache, which
+    ``run`` does not.
     """
 
     config: Mapping[str, Any]
@@ -37,6 +38,7 @@ class TraceRequest:
     values: Mapping[str, Any]
     recipe: Recipe
     padded: bool = True
+    keeps_outputs: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The request as the worker reads it."""

@@ -24,7 +24,8 @@ Batch = Mapping[str, torch.Tensor]
 class TracedModel:
     """What a builder hands over: the model with its method applied, and how it is trained.
 
-    ``frozen_kinds`` are the parameters to be logged as weights; the rest of what needs gradients is the adapter.
+    ``vocabulary`` is the width by which logits are told; ``keeps_outputs`` is for loops that hold on to the model's
+    output (logits, cache) until the step is over, as transformers' Trainer does not.
     """
 
     model: Any
@@ -32,6 +33,7 @@ class TracedModel:
     autocast_dtype: torch.dtype | None = None
     max_grad_norm: float = 1.0
     vocabulary: int = 0
+    keeps_outputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,10 @@ def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int) -> No
     log.mark(f"forward {index}")
     autocast = torch.autocast("cuda", dtype=made.autocast_dtype) if made.autocast_dtype else contextlib.nullcontext()
     with autocast:
-        loss = model(**batch).loss
+        output = model(**batch)
+        loss = output.loss
+        if not made.keeps_outputs:
+            del output
     log.mark(f"backward {index}")
     loss.backward()
     log.relabel((p.grad for p in model.parameters() if p.grad is not None), "gradients")

@@ -64,7 +64,7 @@ def trace(request: TraceRequest) -> Trace:
             raise NotTracedError(f"mixed precision ({mixed} over float32 weights) is not traced")
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = make_optimizer(recipe.optimizer, trained)
-        return TracedModel(model, optimizer, vocabulary=shape.vocab_size)
+        return TracedModel(model, optimizer, vocabulary=shape.vocab_size, keeps_outputs=request.keeps_outputs)
 
     return trace_steps(build, batches, padded=request.padded)
 
@@ -78,7 +78,7 @@ def _model(request: TraceRequest, shape: ModelShape, method: Method, device: str
     settings = {key: value for key, value in request.config.items() if key != "model_type"}
     config = transformers.AutoConfig.for_model(request.config["model_type"], **settings)
     config.num_labels = 2 if shape.head.kind == "question_answering" else max(request.num_labels, 1)
-    config.use_cache = False
+    config.use_cache = request.keeps_outputs
     if shape.architecture == "encoder-decoder" and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = 0
     if config.pad_token_id is None:
