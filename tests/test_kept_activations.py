@@ -11,9 +11,10 @@ import pytest
 from peftselect.memory.activations import Work, block_bytes
 from peftselect.memory.regime import HALF, MIXED, QUANTIZED, SINGLE, Regime
 from peftselect.memory.states import linear_parameters
+from peftselect.modeling import AUTO_CLASSES
 from peftselect.shape import ModelShape
 from peftselect.shapes import known_model_types, read_shape
-from tests.test_shapes import AUTO, CASES, QUESTIONS
+from tests.test_shapes import CASES, QUESTIONS
 
 ROWS, LENGTH, TARGET = 2, 32, 24
 VOCABULARY = 96
@@ -42,7 +43,7 @@ def build(kind: str, index: int, layers: int) -> tuple[Any, ModelShape]:
             setattr(config, name, 0.0)
     shape = read_shape(config.to_dict())
     assert not shape.dropout
-    return getattr(transformers, AUTO[shape.head.kind]).from_config(config), shape
+    return getattr(transformers, AUTO_CLASSES[shape.head.kind]).from_config(config), shape
 
 
 def batch(shape: ModelShape) -> dict[str, Any]:
