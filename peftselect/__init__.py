@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from peftselect.errors import DataError, InputError, NothingFitsError, PeftSelectError, UnsupportedError
     from peftselect.families import LinearMethod, LowRankMethod, SoftPromptMethod, path_pattern, reads_encoder
     from peftselect.hookspecs import hookimpl
+    from peftselect.hyperparameter import Hyperparameter
     from peftselect.method import (
         ALL_ARCHITECTURES,
         ALL_HEADS,
         LANGUAGE_MODEL_HEADS,
         ApplyContext,
         Candidate,
-        Hyperparameter,
         MemoryTraits,
         Method,
         Recipe,
@@ -39,13 +39,13 @@ _HOMES = {
     "errors": ("DataError", "InputError", "NothingFitsError", "PeftSelectError", "UnsupportedError"),
     "families": ("LinearMethod", "LowRankMethod", "SoftPromptMethod", "path_pattern", "reads_encoder"),
     "hookspecs": ("hookimpl",),
+    "hyperparameter": ("Hyperparameter",),
     "method": (
         "ALL_ARCHITECTURES",
         "ALL_HEADS",
         "LANGUAGE_MODEL_HEADS",
         "ApplyContext",
         "Candidate",
-        "Hyperparameter",
         "MemoryTraits",
         "Method",
         "Recipe",

@@ -6,16 +6,20 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from peftselect.errors import InputError, UnknownNameError
+from peftselect.errors import UnknownNameError
+from peftselect.hyperparameter import Hyperparameter
 from peftselect.shape import Architecture, HeadKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from peftselect.shape import ModelShape
 
 Family = Literal["additive", "selective", "reparameterized", "hybrid"]
 QuantizedBase = Literal["no", "possible", "required"]
+#: "runnable": trains by itself; "stage": done to the model before or after training; "baseline": evaluated, not
+#: trained; "reference": named by the thesis, but nothing that can be run here
+Kind = Literal["runnable", "stage", "baseline", "reference"]
 ALL_HEADS: frozenset[str] = frozenset(get_args(HeadKind))
 LANGUAGE_MODEL_HEADS: frozenset[str] = frozenset({"causal_lm", "seq2seq_lm"})
 ALL_ARCHITECTURES: frozenset[str] = frozenset(get_args(Architecture))
@@ -57,55 +61,6 @@ class Structure:
     integration_form: str
     workspace: str
     derived: bool = True
-
-
-@dataclass(frozen=True)
-class Hyperparameter:
-    """One setting of a method: its default and the range worth searching.
-
-    ``kind`` is one of "int", "float", "bool", "str", "list" (of str). Values outside ``low``..``high`` or ``choices``
-    are refused, so the range must cover everything that works, not only what is usual.
-    """
-
-    name: str
-    default: Any
-    kind: Literal["int", "float", "bool", "str", "list"]
-    help: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[Any, ...] = ()
-    search: tuple[Any, ...] = ()
-    log: bool = False
-
-    def parse(self, raw: Any) -> Any:
-        """Turn a command-line string (or a JSON value) into this hyperparameter's value, or raise InputError."""
-        try:
-            value = self._convert(raw)
-        except (TypeError, ValueError, KeyError, OverflowError) as error:
-            raise InputError(
-                f"{self.name}={raw!r} is not {_ARTICLES[self.kind]}", f"{self.name}: {self.help}"
-            ) from error
-        if self.choices and value not in self.choices:
-            raise InputError(f"{self.name}={raw!r} is not a choice", f"choose from {', '.join(map(str, self.choices))}")
-        if self.low is not None and self.high is not None and value is not None and not self.low <= value <= self.high:
-            raise InputError(f"{self.name}={raw!r} is out of range", f"{self.name} lies in {self.low:g}..{self.high:g}")
-        return value
-
-    def _convert(self, raw: Any) -> Any:
-        if raw is None:
-            return None
-        if self.kind == "bool":
-            return _BOOLEANS[str(raw).lower()]
-        if self.kind == "list":
-            return tuple(raw.split(",")) if isinstance(raw, str) else tuple(raw)
-        if self.kind == "int" and float(raw) != int(float(raw)):
-            raise ValueError(raw)
-        converters: dict[str, Callable[[Any], Any]] = {"int": lambda text: int(float(text)), "float": float, "str": str}
-        return converters[self.kind](raw)
-
-
-_ARTICLES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
-_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 @dataclass(frozen=True)
@@ -170,6 +125,19 @@ class Method(ABC):
     structure: ClassVar[Structure]
     references: ClassVar[tuple[Reference, ...]]
     aliases: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[Kind] = "runnable"
+    #: for what is not runnable: why, and what to use instead
+    because: ClassVar[str] = ""
+    #: where the thesis has it: sections ("2.2.4", "5.3") and tables ("T2.5")
+    thesis: ClassVar[tuple[str, ...]] = ()
+    #: what does not work, one sentence each; shown on the card
+    limits: ClassVar[tuple[str, ...]] = ()
+    #: what was simplified against the paper, one sentence each; empty where it is faithful
+    simplified: ClassVar[tuple[str, ...]] = ()
+    #: True where the wrapped model gives the base model's logits until it is trained
+    starts_as_base: ClassVar[bool] = False
+    #: False where decoding with a key/value cache gives other logits than without: generation then goes without
+    decodes_with_cache: ClassVar[bool] = True
     heads: ClassVar[frozenset[str]] = ALL_HEADS
     architectures: ClassVar[frozenset[str]] = ALL_ARCHITECTURES
     #: parts of the network it changes: "embedding", "attention", "ffn", "norm", "bias", "head", "all"

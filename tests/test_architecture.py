@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 #: but for the pairs in BESIDE
 LAYERS: list[set[str]] = [
     {"errors", "resources", "words"},
-    {"shape"},
+    {"shape", "hyperparameter"},
     {"method", "task", "problem", "record"},
-    {"hookspecs", "families"},
+    {"hookspecs", "families", "tuners"},
     {"plugin_manager"},
     {"shapes", "vocabulary", "hardware", "columns", "words"},
     {"base_models"},

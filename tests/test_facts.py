@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from peftselect.facts import FACTS, budget, data_regime, method_facts, problem_facts
-from peftselect.method import Hyperparameter, Method, Reference, Structure, resolve_values
+from peftselect.hyperparameter import Hyperparameter
+from peftselect.method import Method, Reference, Structure, resolve_values
 from peftselect.problem import GIB, BaseModel, DataProfile, Hardware, Priorities, Problem
 from peftselect.shape import HeadShape, ModelShape
 

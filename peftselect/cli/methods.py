@@ -12,7 +12,8 @@ from peftselect.cli import options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from peftselect.method import Hyperparameter, Method
+    from peftselect.hyperparameter import Hyperparameter
+    from peftselect.method import Method
     from peftselect.shape import ModelShape
 
 #: the model on whose shape defaults are shown unless --model says otherwise

@@ -1,0 +1,21 @@
+"""Base classes that methods of one kind share: a plugin of such a kind says only what is its own."""
+
+from peftselect.families.linear import (
+    LinearMethod,
+    LowRankMethod,
+    choose_linears,
+    path_pattern,
+    peft_targets,
+    reads_encoder,
+)
+from peftselect.families.soft_prompt import SoftPromptMethod
+
+__all__ = [
+    "LinearMethod",
+    "LowRankMethod",
+    "SoftPromptMethod",
+    "choose_linears",
+    "path_pattern",
+    "peft_targets",
+    "reads_encoder",
+]
