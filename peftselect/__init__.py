@@ -9,12 +9,23 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from peftselect.tuners.registry import watch_for_peft
+
 if TYPE_CHECKING:
     from peftselect.api import build_problem, plan_run, recommend, run
     from peftselect.errors import DataError, InputError, NothingFitsError, PeftSelectError, UnsupportedError
-    from peftselect.families import LinearMethod, LowRankMethod, SoftPromptMethod, path_pattern, reads_encoder
+    from peftselect.families import (
+        AdapterMethod,
+        LinearMethod,
+        LowRankMethod,
+        SoftPromptMethod,
+        first_of_ffn,
+        path_pattern,
+        reads_encoder,
+    )
     from peftselect.hookspecs import hookimpl
     from peftselect.hyperparameter import Hyperparameter
+    from peftselect.loading import load
     from peftselect.method import (
         ALL_ARCHITECTURES,
         ALL_HEADS,
@@ -31,15 +42,27 @@ if TYPE_CHECKING:
     from peftselect.record import RunRecord, Score
     from peftselect.shape import HeadShape, LinearModule, ModelShape
     from peftselect.task import Column, Task, TaskContext
+    from peftselect.tuners.base import Tuner, TunerConfig, TunerLayer
+    from peftselect.tuners.bottleneck import BottleneckConfig
+    from peftselect.tuners.registry import register_tuner, register_tuners
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "api": ("build_problem", "plan_run", "recommend", "run"),
     "errors": ("DataError", "InputError", "NothingFitsError", "PeftSelectError", "UnsupportedError"),
-    "families": ("LinearMethod", "LowRankMethod", "SoftPromptMethod", "path_pattern", "reads_encoder"),
+    "families": (
+        "AdapterMethod",
+        "LinearMethod",
+        "LowRankMethod",
+        "SoftPromptMethod",
+        "first_of_ffn",
+        "path_pattern",
+        "reads_encoder",
+    ),
     "hookspecs": ("hookimpl",),
     "hyperparameter": ("Hyperparameter",),
+    "loading": ("load",),
     "method": (
         "ALL_ARCHITECTURES",
         "ALL_HEADS",
@@ -56,6 +79,9 @@ _HOMES = {
     "record": ("RunRecord", "Score"),
     "shape": ("HeadShape", "LinearModule", "ModelShape"),
     "task": ("Column", "Task", "TaskContext"),
+    "tuners.base": ("Tuner", "TunerConfig", "TunerLayer"),
+    "tuners.bottleneck": ("BottleneckConfig",),
+    "tuners.registry": ("register_tuner", "register_tuners"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -63,8 +89,10 @@ __all__ = [
     "ALL_ARCHITECTURES",
     "ALL_HEADS",
     "LANGUAGE_MODEL_HEADS",
+    "AdapterMethod",
     "ApplyContext",
     "BaseModel",
+    "BottleneckConfig",
     "Candidate",
     "Column",
     "DataError",
@@ -91,13 +119,20 @@ __all__ = [
     "Structure",
     "Task",
     "TaskContext",
+    "Tuner",
+    "TunerConfig",
+    "TunerLayer",
     "UnsupportedError",
     "build_problem",
+    "first_of_ffn",
     "hookimpl",
+    "load",
     "path_pattern",
     "plan_run",
     "reads_encoder",
     "recommend",
+    "register_tuner",
+    "register_tuners",
     "run",
 ]
 
@@ -110,3 +145,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+# adapters of our own tuners load with plain peft from now on, whenever that is imported
+watch_for_peft()

@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"shapes", "vocabulary", "hardware", "columns", "words"},
     {"base_models"},
     {"data", "example", "modeling"},
-    {"data_checks", "facts", "metrics", "question"},
+    {"data_checks", "facts", "loading", "metrics", "question"},
     {"tasks", "memory", "duration", "knowledge", "features", "results"},
     {"predictor"},
     {"selector"},

@@ -19,13 +19,17 @@ from peftselect.testing.models import logits
 from tests.test_shapes import QUESTIONS, build
 
 METHODS = PluginHost.load(external=False).methods()
-#: a process that knows nothing of peftselect: argv[1] is a list of {kind, base, adapter, quantized, inputs, logits}
+#: a process that knows nothing of peftselect until an adapter of one of our tuners comes: argv[1] is a list of
+#: {name, auto, base, adapter, own, quantized, tensors}
 PLAIN = """
 import json, sys
 import torch, transformers
 from peft import PeftModel
 from safetensors.torch import load_file
-for job in json.load(open(sys.argv[1])):
+for job in sorted(json.load(open(sys.argv[1])), key=lambda job: job["own"]):
+    if job["own"]:
+        import peftselect
+    assert job["own"] == ("peftselect" in sys.modules)
     auto = getattr(transformers, job["auto"])
     if job["adapter"] is None:
         model = auto.from_pretrained(job["base"])
@@ -42,7 +46,6 @@ for job in json.load(open(sys.argv[1])):
     expected = tensors.pop("expected")
     with torch.no_grad():
         print(job["name"], float((model.eval()(**tensors).logits - expected).abs().max()))
-assert "peftselect" not in sys.modules
 """
 
 
@@ -110,6 +113,7 @@ def _job(method: Method, folder: Path) -> dict[str, Any]:
         "auto": AUTO_CLASSES[case.shape.head.kind],
         "base": case.base.load_from if method.saves_adapter else str(folder),
         "adapter": str(folder) if method.saves_adapter else None,
+        "own": '"PSEL_' in (folder / "adapter_config.json").read_text() if method.saves_adapter else False,
         "quantized": method.quantized_base == "required",
         "tensors": str(folder / "tensors.safetensors"),
     }

@@ -173,7 +173,7 @@ def _table(answer: Recommendation, top: int | None) -> None:
 
     shown = answer.candidates[:top]
     timed = any(item.train_seconds for item in shown)
-    columns = ["#", "method", "memory", "trained", "adapter", *["time"] * timed, "quality", "rests on"]
+    columns = ["#", "method", "memory", "trained", "adapter", *["time"] * timed, "quality", "basis"]
     caption = "quality: expected points against the median method, rules included; a gap parts what is more than noise "
     caption += "apart" + ("; !: borderline fit" if any(item.verdict.verdict != "fits" for item in shown) else "")
     console.table(
@@ -197,7 +197,7 @@ def _row(item: RankedCandidate, timed: bool) -> list[object]:
         size(item.adapter_bytes),
         *[time] * timed,
         f"{item.quality:+.1f}",
-        item.confidence.source,
+        "none" if item.confidence.source == "abstained" else item.confidence.source,
     ]
 
 

@@ -1,5 +1,6 @@
 """Base classes that methods of one kind share: a plugin of such a kind says only what is its own."""
 
+from peftselect.families.adapter import AdapterMethod, first_of_ffn
 from peftselect.families.linear import (
     LinearMethod,
     LowRankMethod,
@@ -11,10 +12,12 @@ from peftselect.families.linear import (
 from peftselect.families.soft_prompt import SoftPromptMethod
 
 __all__ = [
+    "AdapterMethod",
     "LinearMethod",
     "LowRankMethod",
     "SoftPromptMethod",
     "choose_linears",
+    "first_of_ffn",
     "path_pattern",
     "peft_targets",
     "reads_encoder",
