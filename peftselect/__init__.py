@@ -18,7 +18,9 @@ if TYPE_CHECKING:
         AdapterMethod,
         LinearMethod,
         LowRankMethod,
+        PrefixMethod,
         SoftPromptMethod,
+        attention_pattern,
         first_of_ffn,
         path_pattern,
         reads_encoder,
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from peftselect.task import Column, Task, TaskContext
     from peftselect.tuners.base import Tuner, TunerConfig, TunerLayer
     from peftselect.tuners.bottleneck import BottleneckConfig
+    from peftselect.tuners.mam import MamConfig
+    from peftselect.tuners.prefix import PrefixConfig
     from peftselect.tuners.registry import register_tuner, register_tuners
 
 __version__ = "0.1.0"
@@ -55,7 +59,9 @@ _HOMES = {
         "AdapterMethod",
         "LinearMethod",
         "LowRankMethod",
+        "PrefixMethod",
         "SoftPromptMethod",
+        "attention_pattern",
         "first_of_ffn",
         "path_pattern",
         "reads_encoder",
@@ -82,6 +88,8 @@ _HOMES = {
     "tuners.base": ("Tuner", "TunerConfig", "TunerLayer"),
     "tuners.bottleneck": ("BottleneckConfig",),
     "tuners.registry": ("register_tuner", "register_tuners"),
+    "tuners.prefix": ("PrefixConfig",),
+    "tuners.mam": ("MamConfig",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -104,11 +112,14 @@ __all__ = [
     "LinearMethod",
     "LinearModule",
     "LowRankMethod",
+    "MamConfig",
     "MemoryTraits",
     "Method",
     "ModelShape",
     "NothingFitsError",
     "PeftSelectError",
+    "PrefixConfig",
+    "PrefixMethod",
     "Priorities",
     "Problem",
     "Recipe",
@@ -123,6 +134,7 @@ __all__ = [
     "TunerConfig",
     "TunerLayer",
     "UnsupportedError",
+    "attention_pattern",
     "build_problem",
     "first_of_ffn",
     "hookimpl",

@@ -71,7 +71,8 @@ class MemoryTraits:
     stack they sit in, as (encoder, decoder); ``kept_under_autocast``: the same where the step runs under autocast over
     float32 activations (a quantised base), None where that makes no difference. ``virtual_tokens``: positions put
     before every input sequence (of the encoder in an encoder-decoder). ``prefix_positions``: key/value positions put
-    before every attention.
+    before every attention: of the last stack alone, and taking positions, as peft does it; of both stacks and between
+    them, taking none, where ``prefix_everywhere``.
     ``backward_reaches``: how far the backward pass goes into the frozen base: "input" (the default), "decoder" (an
     encoder before the decoder keeps nothing), "top" (only the head: no activation of the body is kept).
     ``trains_base_weights``: whether linear inputs of the base are kept because its own weights get gradients (full
@@ -82,6 +83,7 @@ class MemoryTraits:
     kept_under_autocast: tuple[float, float] | None = None
     virtual_tokens: int = 0
     prefix_positions: int = 0
+    prefix_everywhere: bool = False
     backward_reaches: Literal["input", "decoder", "top"] = "input"
     trains_base_weights: bool = False
 

@@ -23,7 +23,7 @@ class PrefixTuningPeft(Method):
     title = "Prefix tuning (peft)"
     summary = "Puts trained keys and values before each self-attention; leaves every weight as it is."
     family = "additive"
-    aliases = ("prefix_tuning", "prefix")
+    aliases = ("decoder_prefix_tuning",)
     structure = Structure(
         intra_connectivity="dense: non-linear MLP",
         inter_connectivity="fixed: dense",

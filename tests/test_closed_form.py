@@ -110,7 +110,7 @@ def test_devices_share_what_their_stage_shards() -> None:
 
 
 def test_a_prefix_in_the_decoder_leaves_the_encoder_without_activations() -> None:
-    prefix, prompt = (price("flan-t5-base", name).breakdown["activations"] for name in ("prefix_tuning", "prompt"))
+    prefix, prompt = (price("flan-t5-base", name).breakdown["activations"] for name in ("prefix_tuning_peft", "prompt"))
     assert prefix < prompt / 2
 
 

@@ -211,7 +211,7 @@ def test_prompt_methods_are_not_offered_for_multiple_choice_or_enc_dec_classifie
 
 
 def test_prefix_rates_go_with_the_way_the_prefix_is_made(flan_t5_base: ModelShape) -> None:
-    prefix = host().method("prefix_tuning")
+    prefix = host().method("prefix_tuning_peft")
     assert resolve_values(prefix, flan_t5_base)["learning_rate"] == 1e-2
     assert resolve_values(prefix, flan_t5_base, {"prefix_projection": "true"})["learning_rate"] == 5e-5
     assert count("prefix_tuning_peft", flan_t5_base, num_virtual_tokens=10) == 10 * 2 * 13 * 768

@@ -9,13 +9,16 @@ from peftselect.families.linear import (
     peft_targets,
     reads_encoder,
 )
+from peftselect.families.prefix import PrefixMethod, attention_pattern
 from peftselect.families.soft_prompt import SoftPromptMethod
 
 __all__ = [
     "AdapterMethod",
     "LinearMethod",
     "LowRankMethod",
+    "PrefixMethod",
     "SoftPromptMethod",
+    "attention_pattern",
     "choose_linears",
     "first_of_ffn",
     "path_pattern",

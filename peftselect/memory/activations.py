@@ -35,6 +35,7 @@ class Work:
     decoder_length: int
     prefix: int
     padded: bool = True
+    prefix_everywhere: bool = False
 
     @classmethod
     def of(cls, shape: ModelShape, traits: MemoryTraits, batch: int, length: int, target: int) -> Work:
@@ -42,7 +43,9 @@ class Work:
         longer = length + traits.virtual_tokens
         if shape.architecture == "encoder-decoder":
             # sequence classification feeds the input to both stacks
-            return cls(batch, longer, target or length, traits.prefix_positions)
+            return cls(
+                batch, longer, target or length, traits.prefix_positions, prefix_everywhere=traits.prefix_everywhere
+            )
         if shape.head.kind == "multiple_choice":
             batch *= max(shape.head.num_labels, 2)  # every choice of a question is a row
         encoder = shape.architecture == "encoder"
@@ -117,7 +120,8 @@ def _dropouts(shape: ModelShape, cross: bool) -> float:
 
 
 def _self_attention(shape: ModelShape, stack: Stack, work: Work, regime: Regime, trained: bool) -> float:
-    takes_prefix = stack == "decoder" or shape.architecture == "encoder"  # peft's prefixes reach the last stack alone
+    # peft's prefixes reach the last stack alone
+    takes_prefix = work.prefix_everywhere or stack == "decoder" or shape.architecture == "encoder"
     length = work.length(stack)
     # a decoder that reads labels has no padding mask: one bias serves every row
     rows = 1 if stack == "decoder" else work.batch
@@ -139,7 +143,8 @@ def _self_attention(shape: ModelShape, stack: Stack, work: Work, regime: Regime,
 def _cross_attention(shape: ModelShape, work: Work, regime: Regime, trained: bool) -> float:
     rows = work.batch if shape.relative_attention else 0
     kept = attention_bytes(
-        shape, regime, work.batch, work.decoder_length, work.encoder_length, trained=trained, masked=work.padded,
+        shape, regime, work.batch, work.decoder_length,
+        work.encoder_length + (work.prefix if work.prefix_everywhere else 0), trained=trained, masked=work.padded,
         biased_rows=rows,
     )  # fmt: skip
     if trained:

@@ -68,7 +68,8 @@ def _room(problem: Problem, candidate: Candidate) -> int | None:
     if shape.max_positions is None:
         return None
     traits = candidate.method.memory(shape, candidate.values, 4)
-    taken = max(candidate.method.prepended_positions(candidate.values), traits.virtual_tokens + traits.prefix_positions)
+    prefix = 0 if traits.prefix_everywhere else traits.prefix_positions
+    taken = max(candidate.method.prepended_positions(candidate.values), traits.virtual_tokens + prefix)
     if shape.head.kind == "causal_lm":
         taken += candidate.recipe.max_target_length
     return max(shape.max_positions - taken, 1)

@@ -165,6 +165,13 @@ class Tuner(BaseTuner):  # type: ignore[misc]
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        """As peft does; a base module that is put back is put back as it is (whole blocks have no ``weight``)."""
+        if isinstance(new_module, TunerLayer):
+            super()._replace_module(parent, child_name, new_module, child)
+        else:
+            setattr(parent, child_name, new_module)
+
     def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
         super()._mark_only_adapters_as_trainable(model)
         self._train_shared(self.active_adapters)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 class Houlsby(AdapterMethod):
     """Sequential bottleneck adapters after both sub-layers (and after cross-attention)."""
 
-    name = "houlsby"
+    name = "adapter_houlsby"
     title = "Adapter (Houlsby)"
     summary = "Puts small bottleneck networks after attention and feed-forward parts: strong on understanding tasks."
-    aliases = ("adapter", "adapters", "adapter^s", "adapter_s", "sequential_adapter", "houlsby_adapter", "bottleneck")
+    aliases = ("adapter", "adapters", "adapter^s", "adapter_s", "sequential_adapter", "houlsby", "bottleneck")
     structure = Structure(
         intra_connectivity="dense: non-linear MLP",
         inter_connectivity="fixed: dense",

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 class Pfeiffer(AdapterMethod):
     """Sequential bottleneck adapters after the feed-forward part alone: half of Houlsby's, nearly as good."""
 
-    name = "pfeiffer"
+    name = "adapter_pfeiffer"
     title = "Adapter (Pfeiffer)"
     summary = "Puts one small bottleneck network into every block, after its feed-forward part."
-    aliases = ("pfeiffer_adapter", "adapterfusion_adapter")
+    aliases = ("pfeiffer", "pfeiffer_adapter")
     structure = Structure(
         intra_connectivity="dense: non-linear MLP",
         inter_connectivity="fixed: dense",
