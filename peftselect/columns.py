@@ -18,7 +18,7 @@ _WANTED = {
     "label": "a label (text or a whole number)",
     "number": "a number",
     "tokens": "a list of words",
-    "tags": "a list of tags",
+    "tags": "a list of tags by name (B-PER, I-PER, O); a folder that datasets wrote carries the names of numbers",
     "answers": 'answers: {"text": ["..."], "answer_start": [0]}',
     "choices": "a list of at least two texts",
     "index": "a whole number from 0",
@@ -108,6 +108,16 @@ def _texts(value: Any) -> list[str] | None:
     return None if None in read else [item for item in read if item is not None]
 
 
+def _tags(value: Any) -> list[str] | None:
+    """Tags by name: entities cannot be told from numbers, of which nobody knows which one continues another."""
+    read = _texts(value)
+    return None if read is None or any(_is_number(tag) for tag in read) else read
+
+
+def _is_number(text: str) -> bool:
+    return text.lstrip("-").isdecimal()
+
+
 def _choices(value: Any) -> list[str] | None:
     read = _texts(value.get("text") if isinstance(value, dict) else value)
     return read if read and len(read) >= 2 else None
@@ -134,7 +144,7 @@ _READERS = {
     "label": _label,
     "number": _number,
     "tokens": _texts,
-    "tags": _texts,
+    "tags": _tags,
     "answers": _answers,
     "choices": _choices,
     "index": _index,

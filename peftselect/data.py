@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PROFILED_ROWS = 2000
 #: characters a token, where no tokenizer is at hand
 CHARACTERS_A_TOKEN = 4.0
+#: characters of the longest CSV field
+LONGEST_FIELD = 2**31 - 1
 _FORMATS = "give JSON lines, JSON, CSV, TSV, Parquet, a folder that datasets wrote, or a hub id"
 Numbered = tuple[int, dict[str, Any]]
 
@@ -36,11 +38,13 @@ def read_rows(
     *,
     split: str = "train",
     limit: int | None = None,
+    labels: Sequence[str] = (),
 ) -> list[Row]:
     """Rows of a data set with the task's own column names, each checked.
 
     ``columns`` maps our names to the file's where no usual alias fits; ``split`` matters for folders and hub ids that
-    hold several; ``limit`` reads only the first rows. Raises DataError.
+    hold several; ``limit`` reads only the first rows; ``labels`` are those of the training rows, beside which rows
+    to be scored on may have no others. Raises DataError.
     """
     name = str(path)
     raw = islice(_raw_rows(path, split), limit)
@@ -58,8 +62,17 @@ def read_rows(
             row[column.name] = check_cell(f"{name}:{number}", theirs, column, document.get(theirs))
         if problem := task.check_row(row):
             raise DataError(f"{name}:{number}: {problem}", f"{task.name} needs {_needs(task)}")
+        if labels and (unseen := set(task.label_names([row])) - set(labels)):
+            refuse_unseen(f"{name}:{number}", task, sorted(unseen)[0], labels)
         rows.append(row)
     return rows
+
+
+def refuse_unseen(where: str, task: Task, label: str, labels: Sequence[str]) -> None:
+    """DataError: a label of a row to be scored on is none of the training rows' ``labels``."""
+    column = next((item.name for item in task.columns if item.kind in ("label", "labels", "tags")), "label")
+    known = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+    raise DataError(f"{where}: {column}: {label!r} is not among the training labels", f"they are: {known}")
 
 
 def _needs(task: Task) -> str:
@@ -122,7 +135,7 @@ def _from_json(file: Path) -> Iterator[Numbered]:
 
 def _from_array(file: Path) -> Iterator[Numbered]:
     try:
-        documents = json.loads(file.read_text(encoding="utf-8-sig"))
+        documents = json.loads("".join(line for _, line in _lines(file)))
     except json.JSONDecodeError as error:
         raise DataError(f"{file}:{error.lineno} is not JSON ({error.msg})", "is the file cut off?") from error
     for number, document in enumerate(documents, 1):
@@ -133,6 +146,7 @@ def _from_array(file: Path) -> Iterator[Numbered]:
 
 def _from_csv(file: Path, delimiter: str) -> Iterator[Numbered]:
     last = 0
+    csv.field_size_limit(LONGEST_FIELD)  # the module's own limit is 128 KiB, which documents exceed
 
     def feed() -> Iterator[str]:
         nonlocal last
@@ -195,12 +209,19 @@ def _from_datasets(name: str, splits: Mapping[str, Any], split: str) -> Iterator
     if split not in splits:
         raise DataError(f"{name} has no split {split!r}", f"it has: {', '.join(splits)}")
     data = splits[split]
-    named = {column: feature.names for column, feature in data.features.items() if getattr(feature, "names", None)}
+    # a list of labels (tags, several labels a text) has their names one level down
+    inner = {column: getattr(feature, "feature", feature) for column, feature in data.features.items()}
+    named = {column: feature.names for column, feature in inner.items() if getattr(feature, "names", None)}
     for number, document in enumerate(data, 1):
         for column, names in named.items():
-            if isinstance(document[column], int) and 0 <= document[column] < len(names):
-                document[column] = names[document[column]]
+            cell = document[column]
+            document[column] = [_named(item, names) for item in cell] if isinstance(cell, list) else _named(cell, names)
         yield number, document
+
+
+def _named(label: Any, names: Sequence[str]) -> Any:
+    """The name of a label's number; anything else as it is (-1 stands for a hidden label)."""
+    return names[label] if isinstance(label, int) and 0 <= label < len(names) else label
 
 
 def _first_line(error: BaseException) -> str:

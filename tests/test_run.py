@@ -272,9 +272,7 @@ def test_overlap_stops_the_run(tiny_models: Callable[[str], Path], tmp_path: Pat
 def test_labels_that_training_does_not_know_are_refused(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
     order = arguments(tmp_path, "classification", tiny_models("bert"), "lora")
     Path(order["test"]).write_text('{"text": "w1", "label": "positive"}\n{"text": "w2", "label": "mixed"}\n')
-    with pytest.raises(
-        DataError, match=r"test\.jsonl: row 2, label: 'mixed' is not among the training labels"
-    ) as caught:
+    with pytest.raises(DataError, match=r"test\.jsonl:2: label: 'mixed' is not among the training labels") as caught:
         peftselect.plan_run(**order)
     assert caught.value.hint == "they are: negative, positive"
 

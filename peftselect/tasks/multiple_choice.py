@@ -87,8 +87,15 @@ class MultipleChoice(Task):
         return [int(scores[: len(row["choices"])].argmax()) for scores, row in zip(logits, rows, strict=True)]
 
     def score(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
-        """Share of rows whose choice is right."""
-        return compute(self.metrics, [str(choice) for choice in predictions], [str(row["label"]) for row in rows])
+        """Share of rows whose choice is right; a choice that repeats the right one's text is as right."""
+        chosen = [_first_alike(row["choices"], choice) for choice, row in zip(predictions, rows, strict=True)]
+        wanted = [_first_alike(row["choices"], row["label"]) for row in rows]
+        return compute(self.metrics, chosen, wanted)
+
+
+def _first_alike(choices: Sequence[str], index: int) -> str:
+    """Place of the first choice with the same text."""
+    return str(list(choices).index(choices[index]))
 
 
 @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,6 +13,8 @@ from peftselect.tasks._labels import label_id, sorted_labels
 
 IGNORED = -100
 OUTSIDE = "O"
+#: how tags of the BIO and BIOES schemes begin
+_PREFIXES = frozenset(f"{letter}-" for letter in "BIESLU")
 
 
 class Ner(Task):
@@ -51,8 +54,9 @@ class Ner(Task):
         """Pieces of the words, the first of each with the word's tag."""
         from datasets import Dataset
 
+        space = " " if _wants_space(context.tokenizer) else ""
         encoded = context.tokenizer(
-            [row["tokens"] for row in rows],
+            [[space + token for token in row["tokens"]] for row in rows],
             is_split_into_words=True,
             truncation=True,
             max_length=context.max_length,
@@ -95,8 +99,23 @@ class Ner(Task):
         return found
 
     def score(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
-        """Precision, recall and F1 of whole entities."""
-        return compute(self.metrics, predictions, [row["tags"] for row in rows])
+        """Precision, recall and F1 of whole entities; without B- and I- (parts of speech) each word is one."""
+        return compute(self.metrics, [_scheme(tags) for tags in predictions], [_scheme(row["tags"]) for row in rows])
+
+
+def _scheme(tags: Sequence[str]) -> list[str]:
+    """Tags as seqeval reads them: it takes the first letter of a tag without a scheme for one."""
+    return [tag if tag == OUTSIDE or tag[:2] in _PREFIXES else f"B-{tag}" for tag in tags]
+
+
+def _wants_space(tokenizer: Any) -> bool:
+    """Whether words given one by one lack the blank by which byte-level tokenizers know a new word (RoBERTa's)."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return False
+    first = json.loads(backend.to_str())["pre_tokenizer"] or {}
+    steps = first.get("pretokenizers", [first])
+    return any(step.get("type") == "ByteLevel" and not step.get("add_prefix_space") for step in steps)
 
 
 def _first_pieces(word_ids: Sequence[int | None]) -> list[int | None]:

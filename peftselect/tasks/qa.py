@@ -62,7 +62,7 @@ class Qa(Task):
         from datasets import Dataset
 
         encoded = context.tokenizer(
-            [row["question"] for row in rows],
+            [_at_most_half(row["question"], context) for row in rows],
             [row["context"] for row in rows],
             truncation="only_second",
             max_length=context.max_length,
@@ -107,6 +107,13 @@ class Qa(Task):
     def score(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
         """Exact match and token F1 in SQuAD's normalisation, the best over the answers of a row."""
         return compute(self.metrics, predictions, [row["answers"]["text"] or [""] for row in rows])
+
+
+def _at_most_half(question: str, context: TaskContext) -> str:
+    """The question, cut off where it would leave the context less than half the length."""
+    read = context.tokenizer(question, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    spans, room = read["offset_mapping"], context.max_length // 2
+    return question if len(spans) <= room else question[: spans[room - 1][1]]
 
 
 def _answer_tokens(spans: Sequence[Sequence[int]], answers: Mapping[str, list[Any]]) -> tuple[int, int]:
