@@ -18,7 +18,7 @@ from typing import Any
 from peftselect.base_models import resolve_base_model
 from peftselect.memory.closed_form import MIB, estimate_memory
 from peftselect.memory.trace import TraceRequest
-from peftselect.memory.tracing.worker import trace
+from peftselect.memory.tracing.answer import trace
 from peftselect.method import Recipe, resolve_values
 from peftselect.plugin_manager import host
 from peftselect.shapes import read_shape

@@ -18,7 +18,7 @@ from typing import Any
 from memory_error import METHODS, rows, settings
 
 from peftselect.base_models import resolve_base_model
-from peftselect.memory.trace import NotTracedError, TraceRequest, trace_memory
+from peftselect.memory.trace import Loop, NotTracedError, TraceRequest, trace_memory
 from peftselect.method import Recipe
 from peftselect.plugin_manager import host
 from peftselect.shapes import read_shape
@@ -37,7 +37,9 @@ def peaks(row: dict[str, str]) -> tuple[float, float]:
     found = []
     for length in LENGTHS:
         recipe = Recipe(precision, None, BATCH, 1, False, 1e-4, 1.0, length, optimizer="adamw_foreach")
-        request = TraceRequest(config, "causal_lm", 2, False, method.name, values, recipe, keeps_outputs=True)
+        request = TraceRequest(
+            config, "causal_lm", 2, False, method.name, values, recipe, loop=Loop(keeps_outputs=True)
+        )
         found.append(trace_memory(request).peak_allocated_bytes)
     slope = (found[1] - found[0]) / (LENGTHS[1] - LENGTHS[0])
     return found[0] - slope * LENGTHS[0], slope

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,30 @@ def test_a_trace_that_takes_too_long_or_dies_is_no_trace(tiny_models, monkeypatc
     monkeypatch.setattr(tracing.sys, "executable", "/bin/false")
     with pytest.raises(NotTracedError, match=r"the tracing process died \(exit 1\)"):
         trace_memory(asked)
+
+
+def test_a_raw_configuration_is_traced_with_few_layers_and_sized_to_the_byte(tiny_models, tmp_path: Path) -> None:
+    import peft
+    import transformers
+
+    folder = tiny_models("t5")
+    settings = {"peft_type": "LORA", "task_type": "SEQ_2_SEQ_LM", "r": 4, "target_modules": ["q", "v"]}
+    asked = replace(request(folder, "seq2seq_lm", max_target_length=16), method="", peft_config=settings)
+    whole, cut = trace_memory(asked), trace_memory(replace(asked, layers=(1, 1)))
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
+    model = peft.get_peft_model(model, peft.PeftConfig.from_peft_type(**settings))
+    model.save_pretrained(tmp_path / "adapter")
+    assert whole.adapter_bytes == (tmp_path / "adapter" / "adapter_model.safetensors").stat().st_size
+    assert (whole.trainable_parameters, whole.total_parameters) == (
+        model.get_nb_trainable_parameters()[0],
+        sum(p.numel() for p in model.parameters()),
+    )
+    # one encoder and one decoder layer of two each: half of the adapters
+    assert cut.trainable_parameters * 2 == whole.trainable_parameters
+    assert cut.peak_allocated_bytes < whole.peak_allocated_bytes
+
+
+def test_a_configuration_that_does_not_suit_the_model_is_refused_in_one_line(tiny_models) -> None:
+    asked = request(tiny_models("llama"))
+    with pytest.raises(NotTracedError, match=r"does not suit the model: .*Target modules"):
+        trace_memory(replace(asked, peft_config={"peft_type": "LORA", "target_modules": ["nowhere"]}))

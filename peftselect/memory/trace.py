@@ -22,12 +22,32 @@ TIME_LIMIT_SECONDS = 300
 
 
 @dataclass(frozen=True)
+class Loop:
+    """How the loop around the step behaves; the defaults are those of ``run``.
+
+    ``keeps_outputs``: it holds on to the outputs, a key/value cache among them. ``empties_cache``: it empties the
+    allocator's cache before the longest batch. ``reserves_weights``: the weights were loaded straight onto the card,
+    for which transformers reserves their room in one piece. ``first_length``: tokens of the step before the longest.
+    """
+
+    keeps_outputs: bool = False
+    empties_cache: bool = False
+    reserves_weights: bool = False
+    first_length: int = 16
+
+
+#: the loop of ``run``
+RUN_LOOP = Loop()
+
+
+@dataclass(frozen=True)
 class TraceRequest:
     """What to trace: a model by configuration, under a head, with a method and a recipe.
 
     ``new_pooler``: the checkpoint lacks the pooler that the head reads. ``padded``: batches carry padding, so that an
-    attention mask is built and kept. ``keeps_outputs``: the loop holds on to the outputs and a key/value cache, which
-    ``run`` does not.
+    attention mask is built and kept. ``peft_config``: an ``adapter_config.json`` as a mapping, which then stands in
+    the place of ``method`` and ``values``; its adapter is trained as peft makes it. ``layers``: how many layers of the
+    (encoder, decoder) are built; all where None.
     """
 
     config: Mapping[str, Any]
@@ -38,7 +58,9 @@ class TraceRequest:
     values: Mapping[str, Any]
     recipe: Recipe
     padded: bool = True
-    keeps_outputs: bool = False
+    peft_config: Mapping[str, Any] | None = None
+    layers: tuple[int, int] | None = None
+    loop: Loop = RUN_LOOP
 
     def to_json(self) -> dict[str, Any]:
         """The request as the worker reads it."""
@@ -50,7 +72,8 @@ class TracedMemory:
     """What a traced step came to, in bytes on one device, without the CUDA context.
 
     ``smallest_capacity_bytes`` is the least that the caching allocator survives with: what a card must have to spare.
-    ``breakdown`` says what was held at the peak, by kind, before the allocator's rounding.
+    ``breakdown`` says what was held at the peak, by kind, before the allocator's rounding. ``adapter_bytes`` is the
+    size of the safetensors file that saves what was trained.
     """
 
     peak_allocated_bytes: int
@@ -59,6 +82,7 @@ class TracedMemory:
     breakdown: Mapping[str, int]
     trainable_parameters: int
     total_parameters: int
+    adapter_bytes: int
     seconds: float
 
 

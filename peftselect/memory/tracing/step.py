@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from peftselect.memory.trace import RUN_LOOP, Loop
 from peftselect.memory.tracing.attention import attention_as_on_cuda
 from peftselect.memory.tracing.log import AllocationLog
 from peftselect.memory.tracing.policies import PolicyTracker
+from peftselect.memory.tracing.saved import saved_bytes
 
 #: a Python-only device that stands for the GPU, so that what stays on the host is told apart
 FAKE_DEVICE = "fakegpu"
@@ -24,8 +26,7 @@ Batch = Mapping[str, torch.Tensor]
 class TracedModel:
     """What a builder hands over: the model with its method applied, and how it is trained.
 
-    ``vocabulary`` is the width by which logits are told; ``keeps_outputs`` is for loops that hold on to the model's
-    output (logits, cache) until the step is over, as transformers' Trainer does not.
+    ``vocabulary`` is the width by which logits are told.
     """
 
     model: Any
@@ -33,7 +34,7 @@ class TracedModel:
     autocast_dtype: torch.dtype | None = None
     max_grad_norm: float = 1.0
     vocabulary: int = 0
-    keeps_outputs: bool = False
+    loop: Loop = RUN_LOOP
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Trace:
     breakdown: dict[str, int]
     trainable_parameters: int
     total_parameters: int
+    saved_bytes: int
 
 
 @contextlib.contextmanager
@@ -82,16 +84,20 @@ def trace_steps(
         tracker.wide = made.vocabulary
         model, optimizer = made.model, made.optimizer
         _label_parameters(log, model)
+        saved = saved_bytes(model)
         gc.collect()
         model.train()
         for index, batch in enumerate(batches(device)):
+            if index and made.loop.empties_cache:
+                log.empty_cache()
             with tracker:
                 _step(log, made, batch, index)
             log.relabel(_optimizer_tensors(optimizer), "optimizer")
         parameters = list(model.parameters())
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
         breakdown = log.breakdown_at_peak()
-    return Trace(log, log.peak_bytes, breakdown, trainable, sum(p.numel() for p in parameters))
+        total = sum(p.numel() for p in parameters)
+    return Trace(log, log.peak_bytes, breakdown, trainable, total, saved)
 
 
 def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int) -> None:
@@ -105,7 +111,7 @@ def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int) -> No
     with autocast:
         output = model(**batch)
         loss = output.loss
-        if not made.keeps_outputs:
+        if not made.loop.keeps_outputs:
             del output
     log.mark(f"backward {index}")
     loss.backward()

@@ -1,0 +1,71 @@
+"""From a question to traced numbers: build, trace two steps, replay them through the allocator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peftselect.memory.allocator import replay, smallest_capacity
+from peftselect.memory.trace import Loop, NotTracedError, TracedMemory, TraceRequest
+from peftselect.memory.tracing.building import build_model, make_batch, method_of, prepended, shape_of
+from peftselect.memory.tracing.optimizers import make_optimizer
+from peftselect.memory.tracing.step import Batch, Trace, TracedModel, trace_steps
+from peftselect.method import Recipe
+from peftselect.modeling import autocast
+
+#: cuBLAS keeps a workspace from its first product on (8.125 MiB on current cards)
+WORKSPACE_BYTES = round(8.125 * 2**20)
+
+
+def answer(request: TraceRequest) -> TracedMemory:
+    """Trace two steps and replay them through the allocator. NotTracedError where that cannot be done."""
+    started = time.perf_counter()
+    traced = trace(request)
+    events = traced.log.events
+    whole = replay(events, workspace_bytes=WORKSPACE_BYTES)
+    return TracedMemory(
+        peak_allocated_bytes=whole.peak_allocated,
+        peak_reserved_bytes=whole.peak_reserved,
+        smallest_capacity_bytes=smallest_capacity(events, WORKSPACE_BYTES),
+        breakdown=traced.breakdown,
+        trainable_parameters=traced.trainable_parameters,
+        total_parameters=traced.total_parameters,
+        adapter_bytes=traced.saved_bytes,
+        seconds=round(time.perf_counter() - started, 2),
+    )
+
+
+def trace(request: TraceRequest) -> Trace:
+    """Trace a short step and one at the recipe's longest length."""
+    recipe, shape, short = request.recipe, shape_of(request), request.loop.first_length
+    if recipe.quantization:
+        raise NotTracedError(f"a base in {recipe.quantization} has no kernels on fake tensors")
+    lengths = ((short, min(short, recipe.max_target_length or short)), (recipe.max_length, recipe.max_target_length))
+
+    def batches(device: str) -> Sequence[Batch]:
+        before = prepended(request)
+        return [make_batch(shape, recipe.micro_batch_size, *sizes, before, device) for sizes in lengths]
+
+    def build(device: str) -> TracedModel:
+        model = build_model(request, shape, device)
+        if method_of(request) is not None and (mixed := autocast(model, recipe)):
+            raise NotTracedError(f"mixed precision ({mixed} over float32 weights) is not traced")
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = make_optimizer(recipe.optimizer, trained)
+        return TracedModel(model, optimizer, vocabulary=shape.vocab_size, loop=request.loop)
+
+    return trace_steps(build, batches, padded=request.padded)
+
+
+def read_request(document: Mapping[str, Any]) -> TraceRequest:
+    """A request from its JSON form; lists become tuples again, which is what methods expect."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in document["values"].items()}
+    layers = document.get("layers")
+    known = {
+        "values": values,
+        "recipe": Recipe(**document["recipe"]),
+        "loop": Loop(**document.get("loop", {})),
+        "layers": None if layers is None else tuple(layers),
+    }
+    return TraceRequest(**{**document, **known})
