@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         PrefixMethod,
         SoftPromptMethod,
         attention_pattern,
+        block_pattern,
         first_of_ffn,
         path_pattern,
         reads_encoder,
@@ -46,9 +47,13 @@ if TYPE_CHECKING:
     from peftselect.task import Column, Task, TaskContext
     from peftselect.tuners.base import Tuner, TunerConfig, TunerLayer
     from peftselect.tuners.bottleneck import BottleneckConfig
+    from peftselect.tuners.compacter import CompacterConfig
+    from peftselect.tuners.convolution import ConvolutionConfig
     from peftselect.tuners.mam import MamConfig
     from peftselect.tuners.prefix import PrefixConfig
     from peftselect.tuners.registry import register_tuner, register_tuners
+    from peftselect.tuners.tiny_attention import TinyAttentionConfig
+    from peftselect.tuners.token_bias import TokenBiasConfig
 
 __version__ = "0.1.0"
 
@@ -62,6 +67,7 @@ _HOMES = {
         "PrefixMethod",
         "SoftPromptMethod",
         "attention_pattern",
+        "block_pattern",
         "first_of_ffn",
         "path_pattern",
         "reads_encoder",
@@ -90,6 +96,10 @@ _HOMES = {
     "tuners.registry": ("register_tuner", "register_tuners"),
     "tuners.prefix": ("PrefixConfig",),
     "tuners.mam": ("MamConfig",),
+    "tuners.compacter": ("CompacterConfig",),
+    "tuners.token_bias": ("TokenBiasConfig",),
+    "tuners.convolution": ("ConvolutionConfig",),
+    "tuners.tiny_attention": ("TinyAttentionConfig",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -103,6 +113,8 @@ __all__ = [
     "BottleneckConfig",
     "Candidate",
     "Column",
+    "CompacterConfig",
+    "ConvolutionConfig",
     "DataError",
     "DataProfile",
     "Hardware",
@@ -130,11 +142,14 @@ __all__ = [
     "Structure",
     "Task",
     "TaskContext",
+    "TinyAttentionConfig",
+    "TokenBiasConfig",
     "Tuner",
     "TunerConfig",
     "TunerLayer",
     "UnsupportedError",
     "attention_pattern",
+    "block_pattern",
     "build_problem",
     "first_of_ffn",
     "hookimpl",

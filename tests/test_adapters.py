@@ -123,3 +123,63 @@ def test_a_parallel_adapter_reads_what_the_feed_forward_part_reads() -> None:
         model(ids())
         down, up = layer.output.dense.psel_bottleneck_down["default"], layer.output.dense.psel_bottleneck_up["default"]
         assert torch.allclose(seen["output"] - seen["plain"], 2.0 * up(torch.relu(down(seen["read"]))), atol=1e-5)
+
+
+def test_compacter_shares_its_rules_among_all_layers_and_keeps_them_with_the_adapter() -> None:
+    model, shape, method = applied("compacter", "t5", "seq2seq_lm")
+    rules = [name for name, _ in model.named_parameters() if "rules" in name]
+    assert rules == ["base_model.psel_compacter_rules.default"]
+    model.add_adapter("second", model.peft_config["default"])
+    assert [name for name, item in model.named_parameters() if "rules" in name and item.requires_grad] == rules
+    model.set_adapter("second")
+    trained = sum(item.numel() for item in model.parameters() if item.requires_grad)
+    assert trained == method.trainable_parameters(shape, resolve_values(method, shape))
+    model.delete_adapter("default")
+    assert [name for name, _ in model.named_parameters() if "rules" in name] == [rules[0].replace("default", "second")]
+
+
+def test_compacter_is_not_offered_where_the_widths_cannot_be_divided() -> None:
+    _, shape = base("bert", "sequence_classification")
+    method = METHODS["compacter"]
+    values = resolve_values(method, shape, {"division": 3})
+    assert method.unsupported(shape, values) == "the width 32 is no multiple of division=3"
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart", "bert", "llama"])
+def test_adapterdrop_leaves_the_lower_blocks_without_adapters_and_without_gradients(kind: str) -> None:
+    import torch
+
+    head = LANGUAGE_HEADS.get(kind, "sequence_classification")
+    model, shape, method = applied("adapterdrop", kind, head, dropped_share=0.5)
+    adapters = [name.split(".") for name, _ in model.named_parameters() if "psel_" in name]
+    assert min(int(next(part for part in name if part.isdigit())) for name in adapters) == 1
+    quiet = method.memory(shape, resolve_values(method, shape, {"dropped_share": 0.5}), 4).quiet_blocks
+    assert sum(quiet) == 1
+    lowest = next(module for name, module in model.named_modules() if name.endswith((".layer.0", ".layers.0", "k.0")))
+    seen: list[Any] = []
+    lowest.register_forward_hook(lambda _, __, out: seen.append(out if torch.is_tensor(out) else out[0]))
+    more = {"decoder_input_ids": ids()} if head == "seq2seq_lm" else {}
+    assert model(input_ids=ids(), **more).logits.requires_grad
+    assert not seen[0].requires_grad
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bart", "bert"])
+def test_tiny_attention_looks_neither_ahead_nor_at_padding(kind: str) -> None:
+    import torch
+
+    head = LANGUAGE_HEADS.get(kind, "token_classification")
+    model, shape, _ = applied("tiny_attention_adapter", kind, head)
+    tokens, mask = ids(), torch.ones(2, 7, dtype=torch.long)
+    changed = tokens.clone()
+    with torch.no_grad():
+        if shape.architecture == "encoder":
+            mask[:, 5:] = 0
+            changed[:, 5:] = 17
+            answers = [model(input_ids=item, attention_mask=mask).logits[:, :5] for item in (tokens, changed)]
+        else:
+            changed[:, -1] = 17
+            own = {"decoder_input_ids": tokens} if head == "seq2seq_lm" else {"input_ids": tokens}
+            other = dict.fromkeys(own, changed)
+            rest = {"input_ids": tokens} if head == "seq2seq_lm" else {}
+            answers = [model(**rest, **item).logits[:, :-1] for item in (own, other)]
+    assert torch.allclose(*answers, atol=1e-5)

@@ -108,6 +108,20 @@ def test_every_module_of_the_folder_is_imported_with_peft() -> None:
     assert {f"peftselect.tuners.{name}" for name in files} <= set(sys.modules)
 
 
+@pytest.mark.parametrize("first", ["base", "mam"])
+def test_any_module_of_the_folder_may_be_the_first_to_import_peft(first: str) -> None:
+    code = (
+        f"import peftselect.tuners.{first}\nfrom peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as known\n"
+        "from peftselect.tuners import registry\nassert not registry._postponed, registry._postponed\n"
+        "print(len([name for name in known if name.startswith('PSEL_')]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3
+
+
 def test_each_registered_tuner_keeps_to_the_layout_that_peft_and_transformers_need() -> None:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 

@@ -1,6 +1,6 @@
 """Base classes that methods of one kind share: a plugin of such a kind says only what is its own."""
 
-from peftselect.families.adapter import AdapterMethod, first_of_ffn
+from peftselect.families.adapter import AdapterMethod, block_pattern, first_of_ffn
 from peftselect.families.linear import (
     LinearMethod,
     LowRankMethod,
@@ -19,6 +19,7 @@ __all__ = [
     "PrefixMethod",
     "SoftPromptMethod",
     "attention_pattern",
+    "block_pattern",
     "choose_linears",
     "first_of_ffn",
     "path_pattern",

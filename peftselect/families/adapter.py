@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftselect.families.linear import path_pattern, reads_encoder
@@ -104,6 +105,22 @@ class AdapterMethod(Method):
 def first_of_ffn(shape: ModelShape) -> str:
     """A pattern of the layer with which each feed-forward part begins."""
     return path_pattern(_first(shape.by_role(*FIRST_OF_FFN)))
+
+
+def block_pattern(shape: ModelShape, linears: Iterable[LinearModule], blocks: Mapping[str, Iterable[int]]) -> str:
+    """A pattern of these layers in the blocks of each stack whose indices ``blocks`` has.
+
+    A block's index is the first number in a module's name (T5 numbers the sub-layers of a block as well); the stacks of
+    an encoder-decoder are told apart by their names.
+    """
+    patterns = []
+    for stack, indices in blocks.items():
+        paths = sorted({re.escape(linear.path) for linear in linears if linear.stack == stack})
+        numbers = "|".join(map(str, indices))
+        if paths and numbers:
+            inside = rf"(?:.*\.)?{stack}\." if shape.architecture == "encoder-decoder" else ""
+            patterns.append(rf"{inside}(?:(?!\d+\.)[^.]+\.)*(?:{numbers})\.(?:.+\.)?(?:{'|'.join(paths)})")
+    return "|".join(patterns)
 
 
 def _first(linears: Iterable[LinearModule]) -> list[str]:

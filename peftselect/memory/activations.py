@@ -209,9 +209,9 @@ def _stacks(shape: ModelShape, traits: MemoryTraits, regime: Regime) -> list[tup
         kept = traits.kept_under_autocast
     found: list[tuple[Stack, int, float]] = []
     if shape.encoder_layers and not (traits.backward_reaches == "decoder" and shape.decoder_layers):
-        found.append(("encoder", shape.encoder_layers, kept[0]))
+        found.append(("encoder", shape.encoder_layers - traits.quiet_blocks[0], kept[0]))
     if shape.decoder_layers:
-        found.append(("decoder", shape.decoder_layers, kept[1]))
+        found.append(("decoder", shape.decoder_layers - traits.quiet_blocks[1], kept[1]))
     return found
 
 

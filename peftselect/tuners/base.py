@@ -13,7 +13,7 @@ from peft.config import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 
-from peftselect.tuners.registry import tuner_type
+from peftselect.tuners.registry import catch_up, tuner_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -210,3 +210,6 @@ def like(adapted: torch.Tensor, leaf: nn.Module | torch.Tensor) -> torch.Tensor:
     if torch.is_autocast_enabled(adapted.device.type) or adapted.dtype == weight.dtype:
         return adapted
     return adapted.to(weight.dtype)
+
+
+catch_up()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: modules that are imported with peft
 _modules: list[str] = []
+#: those of them which could not be yet, because what they import is itself half imported
+_postponed: list[str] = []
 #: of peft's internals: what tuners override or call, by class
 INTERNALS: dict[str, tuple[str, ...]] = {
     "BaseTuner": (
@@ -72,6 +74,7 @@ def register_tuner(config_class: type[Any], model_class: type[Any]) -> type[Any]
     mapping.PEFT_TYPE_TO_CONFIG_MAPPING[kind] = config_class
     mapping.PEFT_TYPE_TO_TUNER_MAPPING[kind] = model_class
     mapping.PEFT_TYPE_TO_PREFIX_MAPPING[kind] = model_class.prefix
+    catch_up()
     return config_class
 
 
@@ -84,6 +87,21 @@ def tuner_type(name: str) -> Any:
 
 
 _types: dict[str, Any] = {}
+
+
+def catch_up() -> None:
+    """Import what waits. Where peft was first imported by one of these modules, the others follow when it is done."""
+    for module in tuple(_postponed):
+        if module not in _postponed:  # done meanwhile, by a module that this loop imported
+            continue
+        _postponed.remove(module)
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a third party's module may fail in any way
+            if "partially initialized" in str(error):
+                _postponed.append(module)
+            else:
+                warnings.warn(f"tuners of {module} are left out: {type(error).__name__}: {error}", stacklevel=2)
 
 
 def _check_internals() -> None:
@@ -123,11 +141,8 @@ class _Watch(importlib.abc.MetaPathFinder):
     def arrived(self) -> None:
         """Import every module that waits for peft; one that fails must not take peft down with it."""
         self.waiting = False
-        for module in tuple(_modules):
-            try:
-                importlib.import_module(module)
-            except Exception as error:  # a third party's module may fail in any way
-                warnings.warn(f"tuners of {module} are left out: {type(error).__name__}: {error}", stacklevel=2)
+        _postponed.extend(_modules)
+        catch_up()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
