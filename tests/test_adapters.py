@@ -168,7 +168,7 @@ def test_tiny_attention_looks_neither_ahead_nor_at_padding(kind: str) -> None:
     import torch
 
     head = LANGUAGE_HEADS.get(kind, "token_classification")
-    model, shape, _ = applied("tiny_attention_adapter", kind, head)
+    model, shape, _ = applied("tiny_attention", kind, head)
     tokens, mask = ids(), torch.ones(2, 7, dtype=torch.long)
     changed = tokens.clone()
     with torch.no_grad():

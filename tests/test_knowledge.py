@@ -64,7 +64,7 @@ def test_every_sentence_of_the_selection_guide_has_a_rule() -> None:
         ({"task": "qa"}, {"method": "lora"}, 1),
         ({"task": "multiple_choice"}, {"method": "lora"}, 1),
         ({"task": "qa"}, {"integration_form": "scaled addition"}, 1),
-        ({"task": "qa"}, {"method": "tiny_attention_adapter"}, 1),
+        ({"task": "qa"}, {"method": "tiny_attention"}, 1),
         ({"task": "data_to_text"}, {"method": "lora"}, 1),
         ({"task": "summarization"}, {"method": "prefix_tuning"}, 1),
         ({"traits": ["faithful"], "generates": True}, ADAPTER, -1),

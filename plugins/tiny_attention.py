@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 class TinyAttention(AdapterMethod):
     """Adapters in which positions look at one another."""
 
-    name = "tiny_attention_adapter"
+    name = "tiny_attention"
     title = "Tiny-attention adapter"
     summary = "A second attention with heads of one number after every attention: context for a handful of parameters."
-    aliases = ("tiny_attention", "tiny_attn_adapter", "tinyattention")
+    aliases = ("tiny_attention_adapter", "tiny_attn_adapter", "tinyattention")
     structure = Structure(
         intra_connectivity="dense: self-attention",
         inter_connectivity="dynamic",
