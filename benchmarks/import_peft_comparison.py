@@ -35,8 +35,8 @@ def record(row: Row) -> RunRecord:
         source=SOURCE,
         status="ok",
         problem={
-            "task": "text_generation",
-            "family": vocabulary.task_family("text_generation"),
+            "task": "math_reasoning",
+            "family": vocabulary.task_family("math_reasoning"),
             "modality": "text",
             "dataset": "metamathqa_gsm8k",
             "regime": "high",

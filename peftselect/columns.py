@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftselect.errors import DataError
@@ -23,6 +24,8 @@ _WANTED = {
     "choices": "a list of at least two texts",
     "index": "a whole number from 0",
     "references": "a list of texts",
+    "labels": "a list of labels (in CSV: between commas), empty where none fits",
+    "messages": 'a list of turns: [{"role": "user", "content": "..."}, ...]',
 }
 
 
@@ -55,6 +58,8 @@ def choose_columns(where: str, task: Task, found: Sequence[str], overrides: Mapp
 
 def check_cell(where: str, theirs: str, column: Column, value: Any) -> Any:
     """A cell's value in the column's form, or DataError with file, line and column."""
+    if column.kind == "labels" and (value is None or value == [] or value == ""):
+        return []
     if value is None or (isinstance(value, str) and not value.strip()) or value in ([], {}):
         raise DataError(f"{where}: column {theirs!r} is empty", "fill it or leave the row out")
     if column.kind in _LISTS and isinstance(value, str):
@@ -139,7 +144,31 @@ def _answers(value: Any) -> dict[str, list[Any]] | None:
     return {"text": texts, "answer_start": starts}
 
 
-_READERS = {
+def _labels(value: Any) -> list[str] | None:
+    """Distinct labels, in their order."""
+    if isinstance(value, str):
+        value = _from_text(value) if value.lstrip().startswith("[") else re.split(r"[,;|]", value)
+    read = [_label(item) for item in value] if isinstance(value, list | tuple) else [None]
+    return None if None in read else [item for item in dict.fromkeys(read) if item]
+
+
+def _messages(value: Any) -> list[dict[str, str]] | None:
+    """Turns with role and content; ShareGPT's ``from`` and ``value`` are read too."""
+    if isinstance(value, str):
+        value = _from_text(value)
+    turns = value if isinstance(value, list) else []
+    read = [
+        {"role": _ROLES.get(str(role), role), "content": content}
+        for turn in turns
+        if isinstance(turn, dict)
+        and isinstance(role := turn.get("role", turn.get("from")), str)
+        and isinstance(content := turn.get("content", turn.get("value")), str)
+    ]
+    return read if turns and len(read) == len(turns) else None
+
+
+_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+_READERS: dict[str, Callable[[Any], Any]] = {
     "text": _text,
     "label": _label,
     "number": _number,
@@ -149,4 +178,6 @@ _READERS = {
     "choices": _choices,
     "index": _index,
     "references": _texts,
+    "labels": _labels,
+    "messages": _messages,
 }

@@ -117,6 +117,8 @@ def build(
     pure = recipe.precision == "pure_bf16" and not method.saves_adapter
     whole = not method.saves_adapter and not pure
     model = load_model(problem.model, shape, recipe, labels, device, master_weights=whole)
+    if problem.task.problem_type is not None:
+        model.config.problem_type = problem.task.problem_type
     _fit_tokenizer(problem.model, model, tokenizer, shape)
     if recipe.gradient_checkpointing:
         if not method.gradient_checkpointing:

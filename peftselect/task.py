@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 Row = dict[str, Any]
-ColumnKind = Literal["text", "label", "number", "tokens", "tags", "answers", "choices", "index", "references"]
+ColumnKind = Literal[
+    "text", "label", "number", "tokens", "tags", "answers", "choices", "index", "references", "labels", "messages"
+]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Task(ABC):
     #: names of the metrics reported, the first being the one that early stopping and the records use
     metrics: ClassVar[tuple[str, ...]]
     higher_is_better: ClassVar[bool] = True
+    #: transformers' ``problem_type`` of a classification head; None: one label of several, or a number where one is
+    problem_type: ClassVar[str | None] = None
     #: catalogue names proposed when the user names no base model, largest first
     default_models: ClassVar[tuple[str, ...]]
     default_max_length: ClassVar[int] = 512

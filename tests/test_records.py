@@ -124,7 +124,7 @@ def test_what_is_no_choice_of_a_method_is_not_learned_from() -> None:
         ("similarity", "mrpc", "classification", "classification"),
         ("commonsense", "copa", "multiple_choice", "multiple_choice"),
         ("asr", "fleurs", "asr", "speech"),
-        ("code_summarization", "kafka", "summarization", "generation"),
+        ("code_summarization", "kafka", "code_summarization", "generation"),
     ],
 )
 def test_published_task_types_in_our_words(task_type: str, dataset: str, task: str, family: str) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -15,35 +20,25 @@ from peftselect.plugin_manager import PluginHost, host
 from peftselect.shapes import read_shape
 from peftselect.vocabulary import task_family
 from tests.conftest import data_set
+from tests.samples import SAMPLES
 from tests.tiny import config, tokenizer
 
 TASKS = sorted(host().tasks().values(), key=lambda task: task.name)
 TINY = {"encoder": "bert", "decoder": "llama", "encoder-decoder": "t5"}
-CELLS: dict[str, Any] = {
-    "text": ["the film was good", "w1 w2 w3 bad dog runs ."],
-    "label": ["positive", "negative"],
-    "number": [1.5, 4.0],
-    "tokens": [["w1", "w2", "paris"], ["dog", "runs"]],
-    "tags": [["O", "O", "B-LOC"], ["O", "O"]],
-    "choices": [["the dog", "a cat", "w5"], ["yes", "no"]],
-    "index": [1, 0],
-    "references": [["w3 w4"], ["w5", "w6"]],
-}
 QUESTIONS = [(task, architecture) for task in TASKS for architecture in sorted(task.heads)]
 IDS = [f"{task.name}-{architecture}" for task, architecture in QUESTIONS]
 
 
+@cache
+def _sampled(task: str) -> list[dict[str, Any]]:
+    file = Path(mkdtemp()) / "rows.jsonl"
+    file.write_text("".join(json.dumps(SAMPLES[task](number)) + "\n" for number in (1, 2)))
+    return read_rows(file, host().task(task))
+
+
 def rows_of(task: Task) -> list[dict[str, Any]]:
-    """Two rows which fit the task's columns."""
-    rows = [
-        {column.name: CELLS[column.kind][at] for column in task.columns if column.kind != "answers"} for at in (0, 1)
-    ]
-    for row in rows:
-        row.pop("references", None)
-        if any(column.kind == "answers" for column in task.columns):
-            row["context"], row["question"] = "the dog runs to paris and the cat sleeps", "where"
-            row["answers"] = {"text": ["paris"], "answer_start": [16]}
-    return rows
+    """Two rows of the task, as the reader gives them."""
+    return deepcopy(_sampled(task.name))
 
 
 def context_of(task: Task, architecture: str, rows: list[dict[str, Any]], prepended: int = 0) -> TaskContext:
@@ -57,12 +52,13 @@ def model_of(task: Task, architecture: str, labels: int) -> Any:
 
     head = task.heads[architecture]
     made = config(TINY[architecture])
+    made.problem_type = task.problem_type
     made.num_labels = 2 if head == "question_answering" else max(labels, 1)
     return getattr(transformers, AUTO_CLASSES[head]).from_config(made)
 
 
 def test_there_are_tasks() -> None:
-    assert len(TASKS) >= 8
+    assert len(TASKS) >= 14
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
@@ -132,6 +128,8 @@ def perfect(task: Task, context: TaskContext, rows: list[dict[str, Any]], encode
     assert labels is not None
     if task.family == "similarity":
         return np.array(labels, dtype=float).reshape(-1, 1)
+    if task.problem_type == "multi_label_classification":
+        return 2 * np.array(labels) - 1
     return np.eye(max(len(context.labels), 3))[list(labels)]
 
 
@@ -233,7 +231,8 @@ def test_a_third_party_adds_a_task() -> None:
 SETS = {
     "sst2": "classification", "rte": "classification", "stsb": "similarity", "wnut17": "ner", "squad_xquad": "qa",
     "copa": "multiple_choice", "arc_easy": "multiple_choice", "dialogsum": "summarization",
-    "e2e_nlg": "data_to_text", "gsm8k": "text_generation",
+    "e2e_nlg": "data_to_text", "gsm8k": "math_reasoning", "alpaca": "instruction",
+    "mbpp_summarization": "code_summarization", "clinc150": "intent_detection",
 }  # fmt: skip
 
 

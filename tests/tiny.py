@@ -6,7 +6,7 @@ from pathlib import Path
 
 SPECIAL = ["<pad>", "</s>", "<unk>", "<s>", "[MASK]"]
 PLAIN = """a the film is was good bad great awful dog cat runs sleeps summarize : . , ? who what where yes no person
-hello bye question answer positive negative red blue one two three paris london"""
+hello bye question answer positive negative red blue one two three paris london #### 0 1 2"""
 WORDS = [*SPECIAL, *(f"w{i}" for i in range(60)), *PLAIN.split()]
 VOCABULARY = 128
 #: name -> (config class, its arguments, model class)

@@ -36,6 +36,26 @@ class Classification(evaluate.Metric):  # type: ignore[misc]
         }
 
 
+class MultiLabel(evaluate.Metric):  # type: ignore[misc]
+    """F1 over all pairs of row and label, F1 as the mean over the labels that occur, rows that are right whole."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info("multi-label metrics", "scikit-learn", datasets.Sequence(datasets.Value("string")))
+
+    def _compute(self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        from sklearn import metrics
+        from sklearn.preprocessing import MultiLabelBinarizer
+
+        table = MultiLabelBinarizer().fit([*references, *predictions])
+        wanted, said = table.transform(references), table.transform(predictions)
+        occurring = [at for at in range(len(table.classes_)) if wanted[:, at].any()]
+        return {
+            "f1_micro": metrics.f1_score(wanted, said, average="micro", zero_division=0),
+            "f1_macro": metrics.f1_score(wanted, said, average="macro", labels=occurring, zero_division=0),
+            "subset_accuracy": metrics.accuracy_score(wanted, said),
+        }
+
+
 class Correlation(evaluate.Metric):  # type: ignore[misc]
     """Pearson and Spearman correlation; 0 where one side is constant, as a model that has learnt nothing is."""
 

@@ -41,7 +41,7 @@ class GenerationTask(Task):
         """Inputs with labels; a decoder's loss is on the answer alone."""
         from datasets import Dataset
 
-        encode = _encode_pair if context.architecture == "encoder-decoder" else _encode_continuation
+        encode = encode_pair if context.architecture == "encoder-decoder" else encode_continuation
         return Dataset.from_list([encode(self.prompt(row, context), self.target_text(row), context) for row in rows])
 
     def encode_eval(self, rows: Sequence[Row], context: TaskContext) -> Any:
@@ -49,7 +49,7 @@ class GenerationTask(Task):
         from datasets import Dataset
 
         prompts = [self.prompt(row, context) for row in rows]
-        return Dataset.from_list([_encode_prompt(prompt, context) for prompt in prompts])
+        return Dataset.from_list([encode_prompt(prompt, context) for prompt in prompts])
 
     def collator(self, context: TaskContext, model: Any = None) -> Callable[[list[Row]], dict[str, Any]]:
         """Pads to the longest of the batch: rows with labels on the right, prompts of a decoder on the left."""
@@ -86,19 +86,21 @@ class GenerationTask(Task):
         return compute(self.metrics, predictions, [row.get("references") or [row["target"]] for row in rows])
 
 
-def _encode_pair(source: str, target: str, context: TaskContext) -> Row:
+def encode_pair(source: str, target: str, context: TaskContext) -> Row:
+    """Ids of the source and, as labels, of the target."""
     tokenizer = context.tokenizer
     encoded = tokenizer(source, max_length=context.max_length, truncation=True)
     labels = tokenizer(text_target=target, max_length=context.max_target_length or None, truncation=True)["input_ids"]
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}
 
 
-def _encode_prompt(prompt: str, context: TaskContext) -> Row:
-    ids = _prompt_ids(prompt, context)
+def encode_prompt(prompt: str, context: TaskContext, whole: bool = False) -> Row:
+    """Ids of a prompt; ``whole``: it brings every special token along (a chat template has set them)."""
+    ids = _prompt_ids(prompt, context, whole)
     return {"input_ids": ids, "attention_mask": [1] * len(ids)}
 
 
-def _prompt_ids(prompt: str, context: TaskContext) -> list[int]:
+def _prompt_ids(prompt: str, context: TaskContext, whole: bool = False) -> list[int]:
     """The prompt's ids; one that is too long loses its middle, so that instruction and end are kept.
 
     Some tokenizers close every text: a prompt that is to be continued must stay open.
@@ -107,8 +109,8 @@ def _prompt_ids(prompt: str, context: TaskContext) -> list[int]:
     if context.architecture == "encoder-decoder":
         ids: list[int] = tokenizer(prompt, max_length=context.max_length, truncation=True)["input_ids"]
         return ids
-    ids = list(tokenizer(prompt)["input_ids"])
-    while ids and ids[-1] == tokenizer.eos_token_id:
+    ids = list(tokenizer(prompt, add_special_tokens=not whole)["input_ids"])
+    while ids and not whole and ids[-1] == tokenizer.eos_token_id:
         ids.pop()
     if len(ids) <= context.max_length:
         return ids
@@ -116,13 +118,15 @@ def _prompt_ids(prompt: str, context: TaskContext) -> list[int]:
     return ids[:head] + ids[len(ids) - (context.max_length - head) :]
 
 
-def _encode_continuation(prompt: str, answer: str, context: TaskContext) -> Row:
+def encode_continuation(prompt: str, answer: str, context: TaskContext, whole: bool = False) -> Row:
+    """Prompt and answer as one sequence that ends in the end of text, the labels on the answer alone."""
     tokenizer = context.tokenizer
-    before = _prompt_ids(prompt, context)
+    before = _prompt_ids(prompt, context, whole)
     after = list(tokenizer(answer, add_special_tokens=False)["input_ids"])
     if context.max_target_length:
         after = after[: context.max_target_length - 1]
-    after.append(tokenizer.eos_token_id)
+    if tokenizer.eos_token_id is not None and after[-1:] != [tokenizer.eos_token_id]:
+        after.append(tokenizer.eos_token_id)
     return {
         "input_ids": before + after,
         "attention_mask": [1] * (len(before) + len(after)),

@@ -37,7 +37,7 @@ class SequenceTask(Task):
         )
         return Dataset.from_dict({**encoded, "labels": [self.label_value(row, context) for row in rows]})
 
-    def label_value(self, row: Row, context: TaskContext) -> int | float:
+    def label_value(self, row: Row, context: TaskContext) -> int | float | list[float]:
         """A row's label as the head wants it."""
         return label_id(row["label"], context.labels)
 

@@ -18,7 +18,7 @@ class Classification(SequenceTask):
     title = "Classification"
     aliases = (
         "text_classification", "sequence_classification", "sentiment", "topic_classification", "nli", "pair",
-        "natural_language_inference", "intent", "acceptability",
+        "natural_language_inference", "intent", "intent_classification", "intent_detection", "acceptability",
     )  # fmt: skip
     family = "classification"
     columns = (

@@ -22,7 +22,8 @@ class Ner(Task):
 
     name = "ner"
     title = "Named-entity recognition"
-    aliases = ("named_entity_recognition", "token_classification", "tagging", "pos", "chunking")
+    aliases = ("named_entity_recognition", "token_classification", "tagging", "pos", "chunking",
+               "information_extraction", "slot_tagging", "keyphrase_extraction")  # fmt: skip
     family = "tagging"
     heads: ClassVar[Mapping[str, str]] = {"encoder": "token_classification"}
     columns = (

@@ -8,11 +8,11 @@ from peftselect.tasks._generation import GenerationTask, text_columns
 
 
 class TextGeneration(GenerationTask):
-    """Instruction following, question answering in free text, translation: whatever goes from text to text."""
+    """Whatever goes from text to text and has no task of its own here."""
 
     name = "text_generation"
     title = "Text generation"
-    aliases = ("generation", "text2text", "seq2seq", "instruction", "completion")
+    aliases = ("generation", "text2text", "seq2seq", "completion")
     columns = text_columns(("prompt", "instruction", "question"), ("completion",))
     metrics = ("rougeL", "rouge1", "bleu", "exact_match")
     default_models = ("llama-3.2-1b", "qwen2.5-0.5b", "flan-t5-base", "smollm2-135m")
