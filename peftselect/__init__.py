@@ -46,12 +46,15 @@ if TYPE_CHECKING:
     from peftselect.shape import HeadShape, LinearModule, ModelShape
     from peftselect.task import Column, Task, TaskContext
     from peftselect.tuners.base import Tuner, TunerConfig, TunerLayer
+    from peftselect.tuners.binary_bottleneck import BinaryBottleneckConfig
     from peftselect.tuners.bottleneck import BottleneckConfig
     from peftselect.tuners.compacter import CompacterConfig
     from peftselect.tuners.convolution import ConvolutionConfig
     from peftselect.tuners.mam import MamConfig
     from peftselect.tuners.prefix import PrefixConfig
+    from peftselect.tuners.propetl import ProConfig
     from peftselect.tuners.registry import register_tuner, register_tuners
+    from peftselect.tuners.sparse_bottleneck import SparseBottleneckConfig
     from peftselect.tuners.tiny_attention import TinyAttentionConfig
     from peftselect.tuners.token_bias import TokenBiasConfig
 
@@ -100,6 +103,9 @@ _HOMES = {
     "tuners.token_bias": ("TokenBiasConfig",),
     "tuners.convolution": ("ConvolutionConfig",),
     "tuners.tiny_attention": ("TinyAttentionConfig",),
+    "tuners.sparse_bottleneck": ("SparseBottleneckConfig",),
+    "tuners.binary_bottleneck": ("BinaryBottleneckConfig",),
+    "tuners.propetl": ("ProConfig",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -110,6 +116,7 @@ __all__ = [
     "AdapterMethod",
     "ApplyContext",
     "BaseModel",
+    "BinaryBottleneckConfig",
     "BottleneckConfig",
     "Candidate",
     "Column",
@@ -133,12 +140,14 @@ __all__ = [
     "PrefixConfig",
     "PrefixMethod",
     "Priorities",
+    "ProConfig",
     "Problem",
     "Recipe",
     "Reference",
     "RunRecord",
     "Score",
     "SoftPromptMethod",
+    "SparseBottleneckConfig",
     "Structure",
     "Task",
     "TaskContext",

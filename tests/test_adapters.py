@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,3 +184,44 @@ def test_tiny_attention_looks_neither_ahead_nor_at_padding(kind: str) -> None:
             rest = {"input_ids": tokens} if head == "seq2seq_lm" else {}
             answers = [model(**rest, **item).logits[:, :-1] for item in (own, other)]
     assert torch.allclose(*answers, atol=1e-5)
+
+
+def test_a_sparse_adapter_trains_no_weight_that_was_cut_off(tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+
+    model, shape, _ = applied("sparse_adapter", "bert", "sequence_classification", bottleneck=10, sparsity=0.9)
+    down = model.base_model.model.bert.encoder.layer[0].output.dense.psel_sparse_down["default"]
+    assert down.values.shape == (32,) == down.index.unique().shape
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(base("bert", "sequence_classification")[0], tmp_path, low_cpu_mem_usage=True)
+    with torch.no_grad():
+        assert torch.allclose(again.eval()(ids()).logits, model(ids()).logits, atol=1e-6)
+    dense, wide = (
+        METHODS[name].trainable_parameters(shape, resolve_values(METHODS[name], shape))
+        for name in ("adapter_houlsby", "large_sparse")
+    )
+    assert wide - dense == 64 * 4, "as many weights as a dense adapter of half the width, and 64 biases more at a site"
+
+
+@pytest.mark.parametrize("name", ["bi_adapter", "propetl_adapter", "propetl_lora", "propetl_prefix"])
+def test_signs_and_masks_are_stored_eight_to_a_byte(name: str, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    model, _, _ = applied(name, "bert", "sequence_classification")
+    model.save_pretrained(tmp_path)
+    packed = [item for item in load_file(tmp_path / "adapter_model.safetensors").values() if item.dtype == torch.uint8]
+    binary = [item for key, item in model.named_parameters() if "psel_binary" in key or "_scores" in key]
+    assert sum(item.numel() for item in packed) == sum(-(-item.numel() // 8) for item in binary) > 0
+
+
+def test_layers_of_propetl_see_different_parts_of_one_prototype() -> None:
+    model, shape, _ = applied("propetl_adapter", "llama", "causal_lm", density=0.25)
+    layers = [module for name, module in model.named_modules() if name.endswith("o_proj")]
+    first, second = (layer.matrices("default")[0] for layer in layers)
+    assert first.shape == (48, shape.hidden_size)
+    assert (first != 0).float().mean() == pytest.approx(0.25, abs=0.05)
+    both = (first != 0) & (second != 0)
+    assert both.any() and not ((first != 0) == (second != 0)).all()
+    assert (first[both] == second[both]).all()
