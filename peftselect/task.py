@@ -46,6 +46,21 @@ class TaskContext:
     template: str | None = None
 
 
+class Objective:
+    """What a task's training step and prediction step do where the model's own loss or output will not do."""
+
+    #: whether :meth:`loss` stands in place of the model's own
+    has_loss: ClassVar[bool] = False
+
+    def loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """The mean loss of a batch, a tensor that gradients flow from."""
+        raise NotImplementedError
+
+    def predict(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """A tensor (batch, ...) to be decoded, which stands in place of the model's logits."""
+        raise NotImplementedError
+
+
 class Task(ABC):
     """A task type. Subclasses are stateless; heavy libraries are imported inside their functions.
 
@@ -96,6 +111,10 @@ class Task(ABC):
     def label_names(self, rows: Sequence[Row]) -> tuple[str, ...]:
         """Sorted label names of the training rows; empty for tasks without a closed label set."""
         return ()
+
+    def objective(self, context: TaskContext) -> Objective | None:
+        """Training and prediction steps of the task's own; None: the model's loss, and its logits or generated text."""
+        return None
 
     @abstractmethod
     def encode_train(self, rows: Sequence[Row], context: TaskContext) -> Any:

@@ -49,7 +49,12 @@ def predict(result: Any, order: dict[str, Any], plan: Any) -> list[Any]:
     )  # fmt: skip
     model = loaded["model"]
     runner = trainer.make_trainer(
-        model, arguments, task.collator(context, model), shape.head.kind, tokenizer=context.tokenizer
+        model,
+        arguments,
+        task.collator(context, model),
+        shape.head.kind,
+        tokenizer=context.tokenizer,
+        objective=task.objective(context),
     )
     return Evaluation(task, plan.splits.test, context)(runner).predictions
 

@@ -86,6 +86,23 @@ class GenerationTask(Task):
         return compute(self.metrics, predictions, [row.get("references") or [row["target"]] for row in rows])
 
 
+def padded_sequences(tokenizer: Any) -> Callable[[list[Row]], dict[str, Any]]:
+    """A collator of labelled sequences of a causal model, padded on the right; other columns are left out."""
+    from transformers import DataCollatorForSeq2Seq
+
+    pad = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED)
+
+    def collate(features: list[Row]) -> dict[str, Any]:
+        side, tokenizer.padding_side = tokenizer.padding_side, "right"
+        try:
+            kept = [{key: row[key] for key in ("input_ids", "attention_mask", "labels")} for row in features]
+            return dict(pad(kept))
+        finally:
+            tokenizer.padding_side = side
+
+    return collate
+
+
 def encode_pair(source: str, target: str, context: TaskContext) -> Row:
     """Ids of the source and, as labels, of the target."""
     tokenizer = context.tokenizer

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from peftselect.hookspecs import hookimpl
 from peftselect.metrics import compute
-from peftselect.task import Column, Row, Task, TaskContext
+from peftselect.task import Column, Objective, Row, Task, TaskContext
+from peftselect.tasks._generation import encode_continuation, padded_sequences
 
 
 class MultipleChoice(Task):
-    """Each choice is scored with the question; the label is the index of the right one."""
+    """Each choice is scored with the question; the label is the index of the right one.
+
+    A causal model learns to write the right choice after the question, and is asked for the mean log-likelihood of the
+    tokens of each choice, so that longer choices are at no disadvantage.
+    """
 
     name = "multiple_choice"
     title = "Multiple choice"
     aliases = ("multiple_choice_qa", "commonsense", "copa", "swag")
     family = "multiple_choice"
-    heads: ClassVar[Mapping[str, str]] = {"encoder": "multiple_choice"}
+    heads: ClassVar[Mapping[str, str]] = {"encoder": "multiple_choice", "decoder": "causal_lm"}
     columns = (
         Column("question", "text", ("premise", "prompt", "startphrase", "context", "sent1", "query")),
         Column("choices", "choices", ("options", "endings", "answers")),
@@ -40,10 +46,35 @@ class MultipleChoice(Task):
         count = len(row["choices"])
         return None if row["label"] < count else f"label {row['label']} of {count} choices (they count from 0)"
 
-    def encode_train(self, rows: Sequence[Row], context: TaskContext) -> Any:
-        """Question and choice, once for each choice."""
+    def generates(self, head: str) -> bool:
+        """Nothing is generated: choices are given."""
+        return False
+
+    def objective(self, context: TaskContext) -> Objective | None:
+        """Causal models: the likelihood of each choice."""
+        return Likelihood() if context.head == "causal_lm" else None
+
+    def encode_eval(self, rows: Sequence[Row], context: TaskContext) -> Any:
+        """As in training; for causal models every choice after its question, ``row`` saying whose it is."""
+        if context.head != "causal_lm":
+            return self.encode_train(rows, context)
         from datasets import Dataset
 
+        return Dataset.from_list(
+            [
+                {**_continued(row["question"], choice, context), "row": index}
+                for index, row in enumerate(rows)
+                for choice in row["choices"]
+            ]
+        )
+
+    def encode_train(self, rows: Sequence[Row], context: TaskContext) -> Any:
+        """Question and choice, once for each choice; for causal models the right choice alone."""
+        from datasets import Dataset
+
+        if context.head == "causal_lm":
+            right = [_continued(row["question"], row["choices"][row["label"]], context) for row in rows]
+            return Dataset.from_list(right)
         encoded = []
         for row in rows:
             pairs = context.tokenizer(
@@ -59,10 +90,13 @@ class MultipleChoice(Task):
         """Pads every choice to the same length, and rows to the same number of choices: (batch, choices, length).
 
         A row that has fewer choices than its neighbours repeats its last one; the prediction looks at its own only.
+        Causal models get plain sequences.
         """
         import torch
 
         tokenizer = context.tokenizer
+        if context.head == "causal_lm":
+            return padded_sequences(tokenizer)
 
         def collate(features: list[Row]) -> dict[str, Any]:
             keys = [key for key in features[0] if key in ("input_ids", "attention_mask", "token_type_ids")]
@@ -82,7 +116,12 @@ class MultipleChoice(Task):
         return collate
 
     def decode(self, predictions: Any, rows: Sequence[Row], encoded: Any, context: TaskContext) -> list[Any]:
-        """The index of the largest logit among a row's own choices."""
+        """The index of the largest logit, or likelihood, among a row's own choices."""
+        if context.head == "causal_lm":
+            likelihoods: list[list[float]] = [[] for _ in rows]
+            for index, value in zip(encoded["row"], predictions, strict=True):
+                likelihoods[index].append(float(value))
+            return [values.index(max(values)) for values in likelihoods]
         logits = predictions[0] if isinstance(predictions, tuple) else predictions
         return [int(scores[: len(row["choices"])].argmax()) for scores, row in zip(logits, rows, strict=True)]
 
@@ -91,6 +130,28 @@ class MultipleChoice(Task):
         chosen = [_first_alike(row["choices"], choice) for choice, row in zip(predictions, rows, strict=True)]
         wanted = [_first_alike(row["choices"], row["label"]) for row in rows]
         return compute(self.metrics, chosen, wanted)
+
+
+class Likelihood(Objective):
+    """Mean log-likelihood of the labelled tokens of each sequence, over the whole vocabulary."""
+
+    def predict(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """One number a sequence; positions that a method puts before the input are passed over."""
+        import torch
+
+        labels = inputs["labels"]
+        logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits
+        logits = logits[:, -labels.shape[1] :][:, :-1]
+        wanted, asked = labels[:, 1:].clamp(min=0), labels[:, 1:] >= 0
+        values = torch.log_softmax(logits.float(), -1).gather(-1, wanted.unsqueeze(-1)).squeeze(-1)
+        return (values * asked).sum(1) / asked.sum(1).clamp(min=1)
+
+
+def _continued(question: str, choice: str, context: TaskContext) -> Row:
+    """Question and choice as one sequence of at most ``max_length``; the question gives way, the choice is whole."""
+    answer = context.tokenizer(choice, add_special_tokens=False)["input_ids"]
+    room = max(context.max_length - len(answer) - 1, 1)
+    return encode_continuation(question + "\n", choice, replace(context, max_length=room))
 
 
 def _first_alike(choices: Sequence[str], index: int) -> str:

@@ -184,6 +184,7 @@ def _trainer(session: Session, model: Any, mixed: str | None, hung_on: list[Any]
         tokenizer=context.tokenizer,
         train=session.train if training else None,
         monitor=session.monitor if training else None,
+        objective=plan.problem.task.objective(context),
         optimizer=candidate.method.optimizer(model, candidate.values) if training else None,
         callbacks=hung_on or [callbacks.Tell(session.observer)],
     )

@@ -6,6 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
 import transformers
 
 from peftselect.training.callbacks import SCORE
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peftselect.method import Recipe
+    from peftselect.task import Objective
     from peftselect.training.evaluation import Evaluation
 
 #: our names of optimizers in transformers' words, where they differ
@@ -33,12 +35,30 @@ class TaskTrainer(transformers.Seq2SeqTrainer):  # type: ignore[misc]
 
     control: Any
 
-    def __init__(self, *arguments: Any, monitor: Evaluation | None = None, **keywords: Any) -> None:
+    def __init__(
+        self, *arguments: Any, monitor: Evaluation | None = None, objective: Objective | None = None, **keywords: Any
+    ) -> None:
         super().__init__(*arguments, **keywords)
+        self.objective = objective
+        if objective is not None and objective.has_loss:
+            self.loss_is_scaled_for_ga = False
         self.remove_callback(transformers.PrinterCallback)
         self.monitor = monitor
         self.history: list[dict[str, float]] = []
         self.evaluation_seconds = 0.0
+
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
+        """The objective's loss, where the task has one (the Trainer divides it by the accumulation)."""
+        if self.objective is None or not self.objective.has_loss:
+            return super().compute_loss(model, inputs, *arguments, **keywords)
+        return self.objective.loss(model, inputs)
+
+    def prediction_step(self, model: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
+        """The objective's prediction, where the task has one."""
+        if self.objective is None:
+            return super().prediction_step(model, inputs, *arguments, **keywords)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return None, self.objective.predict(model, self._prepare_inputs(inputs)).detach().float(), None
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Score the monitored rows; the Trainer calls this when an evaluation is due."""
@@ -118,10 +138,14 @@ def make_trainer(
     tokenizer: Any,
     train: Any = None,
     monitor: Evaluation | None = None,
+    objective: Objective | None = None,
     optimizer: Any = None,
     callbacks: list[Any] | None = None,
 ) -> TaskTrainer:
     """A Trainer for training (``train`` and ``monitor`` given) or for prediction alone."""
+    if objective is not None:
+        # the collator picks what it needs: columns that the model does not know by name are inputs of the objective
+        arguments.remove_unused_columns = False
     untrainable = getattr(model, "is_quantized", False) and train is None
     if untrainable:
         # the Trainer refuses a quantised model without an adapter, even where it is only to predict
@@ -138,6 +162,7 @@ def make_trainer(
             callbacks=callbacks,
             preprocess_logits_for_metrics=keep_logits(head),
             monitor=monitor,
+            objective=objective,
         )
     finally:
         if untrainable:
