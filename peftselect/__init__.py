@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from peftselect.errors import DataError, InputError, NothingFitsError, PeftSelectError, UnsupportedError
     from peftselect.families import (
         AdapterMethod,
+        InstancePrefixMethod,
         LinearMethod,
         LowRankMethod,
         PrefixMethod,
@@ -47,9 +48,11 @@ if TYPE_CHECKING:
     from peftselect.task import Column, Task, TaskContext
     from peftselect.tuners.base import Tuner, TunerConfig, TunerLayer
     from peftselect.tuners.binary_bottleneck import BinaryBottleneckConfig
+    from peftselect.tuners.block_prompt import BlockPromptConfig
     from peftselect.tuners.bottleneck import BottleneckConfig
     from peftselect.tuners.compacter import CompacterConfig
     from peftselect.tuners.convolution import ConvolutionConfig
+    from peftselect.tuners.instance_prefix import InstancePrefixConfig
     from peftselect.tuners.mam import MamConfig
     from peftselect.tuners.prefix import PrefixConfig
     from peftselect.tuners.propetl import ProConfig
@@ -65,6 +68,7 @@ _HOMES = {
     "errors": ("DataError", "InputError", "NothingFitsError", "PeftSelectError", "UnsupportedError"),
     "families": (
         "AdapterMethod",
+        "InstancePrefixMethod",
         "LinearMethod",
         "LowRankMethod",
         "PrefixMethod",
@@ -106,6 +110,8 @@ _HOMES = {
     "tuners.sparse_bottleneck": ("SparseBottleneckConfig",),
     "tuners.binary_bottleneck": ("BinaryBottleneckConfig",),
     "tuners.propetl": ("ProConfig",),
+    "tuners.instance_prefix": ("InstancePrefixConfig",),
+    "tuners.block_prompt": ("BlockPromptConfig",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -117,6 +123,7 @@ __all__ = [
     "ApplyContext",
     "BaseModel",
     "BinaryBottleneckConfig",
+    "BlockPromptConfig",
     "BottleneckConfig",
     "Candidate",
     "Column",
@@ -128,6 +135,8 @@ __all__ = [
     "HeadShape",
     "Hyperparameter",
     "InputError",
+    "InstancePrefixConfig",
+    "InstancePrefixMethod",
     "LinearMethod",
     "LinearModule",
     "LowRankMethod",

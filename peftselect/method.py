@@ -75,6 +75,7 @@ class MemoryTraits:
     them, taking none, where ``prefix_everywhere``.
     ``backward_reaches``: how far the backward pass goes into the frozen base: "input" (the default), "decoder" (an
     encoder before the decoder keeps nothing), "top" (only the head: no activation of the body is kept).
+    ``block_tokens``: positions put before the input of every block and taken off behind it.
     ``quiet_blocks``: lowest blocks of each stack, as (encoder, decoder), which no gradient enters.
     ``trains_base_weights``: whether linear inputs of the base are kept because its own weights get gradients (full
     fine-tuning).
@@ -86,6 +87,7 @@ class MemoryTraits:
     prefix_positions: int = 0
     prefix_everywhere: bool = False
     backward_reaches: Literal["input", "decoder", "top"] = "input"
+    block_tokens: int = 0
     quiet_blocks: tuple[int, int] = (0, 0)
     trains_base_weights: bool = False
 

@@ -45,8 +45,13 @@ def ids(rows: int = 2, length: int = 7) -> Any:
     return torch.randint(5, 90, (rows, length), generator=torch.Generator().manual_seed(8))
 
 
-@pytest.mark.parametrize("kind", list(LANGUAGE_HEADS))
-@pytest.mark.parametrize("name", ["prefix_tuning", "mam_adapter", "adapter_houlsby", "parallel_adapter"])
+DECODED = ("prefix_tuning", "mam_adapter", "adapter_houlsby", "parallel_adapter")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for name in DECODED for kind in LANGUAGE_HEADS] + [("upl_dynamic", "t5"), ("upl_dynamic", "bart")],
+)
 def test_decoding_with_the_cache_gives_what_it_gives_without(name: str, kind: str) -> None:
     import torch
     from transformers import DynamicCache, EncoderDecoderCache
@@ -225,3 +230,51 @@ def test_layers_of_propetl_see_different_parts_of_one_prototype() -> None:
     both = (first != 0) & (second != 0)
     assert both.any() and not ((first != 0) == (second != 0)).all()
     assert (first[both] == second[both]).all()
+
+
+@pytest.mark.parametrize("name", ["idpt", "upl_fixed", "upl_dynamic"])
+def test_a_generated_prefix_depends_on_the_row_and_not_on_the_batch_around_it(name: str) -> None:
+    import torch
+
+    model, _, _ = applied(name, "bert", "sequence_classification")
+    layer = model.base_model.model.bert.encoder.layer[0].attention.self
+    mask = torch.ones(2, 7, dtype=torch.long)
+    mask[1, 4:] = 0
+    with torch.no_grad():
+        together = model(ids(), attention_mask=mask).logits
+        keys = layer.prefix("default")[0]
+        assert keys.shape[0] == 2 and not torch.allclose(keys[0], keys[1], atol=1e-3)
+        alone = torch.cat([model(ids()[:1]).logits, model(ids()[1:, :4]).logits])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_the_gate_of_dynamic_upl_goes_from_the_task_prefix_to_that_of_the_instance() -> None:
+    import torch
+
+    model, _, _ = applied("upl_dynamic", "bert", "sequence_classification")
+    layer, gate = model.base_model.model.bert.encoder.layer[0].attention.self, model.base_model.psel_instance_gate
+    with torch.no_grad():
+        gate["default"].weight.zero_()
+        gate["default"].bias.fill_(-30.0)
+        model(ids())
+        assert torch.allclose(layer.prefix("default")[0][1], layer.leaf("key", "default"), atol=1e-5)
+        gate["default"].bias.fill_(30.0)
+        assert not torch.allclose(layer.prefix("default")[0][1], layer.leaf("key", "default"), atol=1e-1)
+
+
+def test_generated_prefixes_are_not_offered_where_instance_and_answer_are_one_text() -> None:
+    assert all("decoder" not in METHODS[name].architectures for name in ("idpt", "upl_fixed", "upl_dynamic"))
+
+
+def test_embedding_prompts_leave_the_length_and_padding_as_they_are() -> None:
+    import torch
+
+    model, shape, _ = applied("embedding_prompt", "bert", "token_classification")
+    mask = torch.ones(2, 7, dtype=torch.long)
+    mask[1, 4:] = 0
+    with torch.no_grad():
+        together = model(ids(), attention_mask=mask).logits
+        assert together.shape == (2, 7, shape.head.num_labels)
+        assert torch.allclose(together[1, :4], model(ids()[1:, :4]).logits[0], atol=1e-5)
+        with model.disable_adapter():
+            assert not torch.allclose(model(ids(), attention_mask=mask).logits, together, atol=1e-3)

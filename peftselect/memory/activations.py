@@ -40,7 +40,7 @@ class Work:
     @classmethod
     def of(cls, shape: ModelShape, traits: MemoryTraits, batch: int, length: int, target: int) -> Work:
         """The work of a micro-batch of ``batch`` rows of ``length`` (and ``target``) tokens under a method."""
-        longer = length + traits.virtual_tokens
+        longer = length + traits.virtual_tokens + traits.block_tokens
         if shape.architecture == "encoder-decoder":
             # sequence classification feeds the input to both stacks
             return cls(
