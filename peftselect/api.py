@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftselect.errors import InputError, NothingFitsError
+from peftselect.errors import InputError, NothingFitsError, UnsupportedError
 from peftselect.hardware import hardware
 from peftselect.plugin_manager import host
 from peftselect.problem import DataProfile, Problem
@@ -134,6 +134,30 @@ def recommend(
     return _answer(problem, wishes, host().method(method) if method else None)
 
 
+def export(answer: Recommendation, file: str | Path, train: str | Path | None = None) -> str:
+    """Write the best candidate that can be as a script for what trains the answer's task in place of ``run``.
+
+    Returns the method's name. The first error is raised where none of the candidates can be written.
+    """
+    from peftselect.selector.command import PLACEHOLDER
+
+    task, failed = answer.problem.task, None
+    if not task.elsewhere:
+        hint = "leave out --export"
+        raise InputError(f"{task.name} is trained by peftselect run, so there is nothing to export", hint)
+    for item in answer.candidates:
+        try:
+            script = task.export(answer.problem, item.candidate, str(train or PLACEHOLDER))
+            Path(file).write_text(script, encoding="utf-8")
+        except UnsupportedError as error:
+            failed = failed or error
+        except OSError as error:
+            raise InputError(f"{file} cannot be written ({error.strerror})", "give another --export") from error
+        else:
+            return item.method
+    raise failed or NothingFitsError("no method fits", "the answer says what would admit one")
+
+
 def plan_run(task: str | Task | None = None, model: str | None = None, **arguments: Any) -> RunPlan:
     """Settle a run without loading torch: the question, the candidate, the rows, the checks of the data.
 
@@ -144,6 +168,11 @@ def plan_run(task: str | Task | None = None, model: str | None = None, **argumen
 
     order = make_order(task, model, arguments)
     asked = host().task(order.task) if isinstance(order.task, str) else order.task
+    if asked.elsewhere:
+        raise UnsupportedError(
+            f"{asked.title} is not trained here but by {asked.elsewhere}",
+            f"peftselect recommend --task {asked.name} --export FILE.py writes its script",
+        )
     splits = order.read(asked)
     data: dict[str, Any] = {"train": order.train, "columns": order.columns}
     known: dict[str, Any] = {"rows": splits.train, "num_labels": len(splits.labels) or None}

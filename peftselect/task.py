@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from peftselect.method import Candidate
+    from peftselect.problem import Problem
+
 Row = dict[str, Any]
 ColumnKind = Literal[
     "text", "label", "number", "tokens", "tags", "answers", "choices", "index", "references", "labels", "messages"
@@ -84,6 +87,10 @@ class Task(ABC):
     problem_type: ClassVar[str | None] = None
     #: catalogue names proposed when the user names no base model, largest first
     default_models: ClassVar[tuple[str, ...]]
+    #: what trains this task where ``run`` does not ("trl's DPO"): it is advised on alone; empty: ``run`` does
+    elsewhere: ClassVar[str] = ""
+    #: sentences that every answer about the task ends with
+    notes: ClassVar[tuple[str, ...]] = ()
     default_max_length: ClassVar[int] = 512
     default_max_target_length: ClassVar[int] = 0
 
@@ -111,6 +118,10 @@ class Task(ABC):
     def label_names(self, rows: Sequence[Row]) -> tuple[str, ...]:
         """Sorted label names of the training rows; empty for tasks without a closed label set."""
         return ()
+
+    def export(self, problem: Problem, candidate: Candidate, train: str) -> str:
+        """The candidate as a script for what trains the task :attr:`elsewhere`; ``train`` is the file of rows."""
+        raise NotImplementedError(f"{self.name} is trained by run")
 
     def objective(self, context: TaskContext) -> Objective | None:
         """Training and prediction steps of the task's own; None: the model's loss, and its logits or generated text."""

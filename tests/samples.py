@@ -61,4 +61,5 @@ SAMPLES: dict[str, Sample] = {
     "math_reasoning": _math,
     "instruction": lambda n: {"instruction": text(n), "input": "what ?", "output": " ".join(words(n)[:4])},
     "dialogue": _chat,
+    "alignment": lambda n: {"prompt": text(n), "chosen": "yes", "rejected": "no"},
 }

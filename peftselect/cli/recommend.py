@@ -28,6 +28,7 @@ _BASES = {"rules": "rules", "records": "records", "both": "rules and records", "
 @click.option("--method", shell_complete=options.complete(options.method_names), help="Ask about one method only.")
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show at most N candidates.")
 @click.option("--explain", is_flag=True, help="Show the full reasoning for every candidate.")
+@click.option("--export", metavar="FILE", help="Write the recipe as a script (tasks that run does not train).")
 @options.json_option
 def recommend(
     task: str | None,
@@ -36,6 +37,7 @@ def recommend(
     settings: dict[str, str],
     top: int | None,
     explain: bool,
+    export: str | None,
     as_json: bool,
     **question: Any,
 ) -> int:
@@ -57,6 +59,9 @@ def recommend(
         console.print_json(answer.to_json(top))
     else:
         _show(answer, top, explain, question.get("train"))
+    if export is not None:
+        written = api.export(answer, export, question.get("train"))
+        console.note(f"{export} trains {written}")
     return 0 if answer.recommended else NOTHING_FITS
 
 
@@ -84,7 +89,7 @@ def _show(answer: Recommendation, top: int | None, explain: bool, train: object)
         _excluded(answer, explain)
     for text in answer.notes:
         console.say(f"Note: {text}", style="dim")
-    if first is not None:
+    if first is not None and not answer.problem.task.elsewhere:
         console.say()
         console.say("To train it:" if train else "To train it, put your own file in place of TRAIN.jsonl:")
         console.command(first.command)

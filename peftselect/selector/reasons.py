@@ -58,6 +58,7 @@ def confidence(firings: Sequence[Firing], prediction: Prediction | None) -> Conf
 def notes(problem: Problem, ranked: Sequence[RankedCandidate]) -> Iterator[str]:
     """What the reader should know before believing the answer."""
     hardware, data = problem.hardware, problem.data
+    yield from problem.task.notes
     if hardware.vram_bytes is None:
         where = "the CPU was asked for" if hardware.name == "cpu" else "no --vram was given and no card was found"
         yield f"The memory budget is unlimited: {where}. Give --vram GIB for an answer that fits a card."
