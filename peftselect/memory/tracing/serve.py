@@ -1,0 +1,46 @@
+"""The tracing process: a request a line on standard input, an answer a line on standard output, until input ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from dataclasses import asdict
+from typing import IO, Any
+
+from peftselect.errors import InputError
+from peftselect.memory.trace import NotTracedError
+from peftselect.memory.tracing.worker import answer, read_request
+
+
+def reply(line: str) -> dict[str, Any]:
+    """The answer to one request: its numbers, or in one line why there are none."""
+    try:
+        return asdict(answer(read_request(json.loads(line))))
+    except NotTracedError as error:
+        return {"error": str(error)}
+    except InputError as error:
+        return {"error": error.message, "hint": error.hint}
+    except Exception as error:  # an operation that fake tensors cannot do may fail in any way
+        lines = str(error).strip().splitlines() or [""]
+        return {"error": f"{type(error).__name__}: {lines[0][:160]}"}
+
+
+def serve(requests: IO[str], answers: IO[str]) -> None:
+    """Answer until there are no more requests."""
+    for line in requests:
+        answers.write(json.dumps(reply(line)) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Keep the real standard output for answers; whatever a library prints goes nowhere."""
+    warnings.filterwarnings("ignore")
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as answers:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()
