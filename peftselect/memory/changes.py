@@ -37,14 +37,17 @@ def cheapest_changes(
     *,
     devices: int = 1,
     sharding: Sharding = "none",
+    calibration: float = 1.0,
 ) -> list[Change]:
     """Changes after which the recipe fits ``vram_bytes`` on each device, the least harmful first.
 
-    Single changes come first; then each on top of a micro-batch of 1, of checkpointing, and of both.
+    Single changes come first; then each on top of a micro-batch of 1, of checkpointing, and of both. Prices are the
+    closed form's times ``calibration``, which is what a trace of the unchanged recipe came to over it.
     """
     found: dict[str, Change] = {}
     for text, changed, new_values in [*_singles(method, values, recipe), *_combined(method, values, recipe)]:
         estimate = estimate_memory(shape, method, new_values, changed, devices=devices, sharding=sharding)
+        estimate = replace(estimate, peak_bytes=round(estimate.peak_bytes * calibration))
         answer = verdict(estimate, vram_bytes)
         if answer.fits:
             found.setdefault(text, Change(text, changed, new_values, estimate.peak_bytes, answer.verdict))

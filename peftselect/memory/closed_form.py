@@ -27,15 +27,24 @@ CUDA_CONTEXT_BYTES = 450 * MIB
 WORKSPACE_BYTES = round(8.125 * MIB)
 #: what the caching allocator reserves beyond what is asked for, seen on the traces of the study behind this model
 FRAGMENTATION = 0.03
-#: a little above the largest error (6.4 %) on published runs of a decoder in 16 bits on one device
-#: (benchmarks/memory_error.py)
-ERROR_BAND_PERCENT = 8.0
-#: everywhere else: activations and weights equal those of the real modules, the peak was not measured
-UNMEASURED_BAND_PERCENT = 15.0
 FITS_MARGIN = 0.08
 BORDERLINE_MARGIN = -0.03
 VerdictName = Literal["fits", "borderline", "does_not_fit"]
 Source = Literal["closed_form", "fast_trace", "exact_trace"]
+
+
+@dataclass(frozen=True)
+class ErrorBand:
+    """How far estimates of a kind were off: the median and about the worst absolute error, in percent of the peak."""
+
+    median_percent: float
+    worst_percent: float
+
+
+#: published runs of a decoder in 16 bits on one device: worst 6.4 % (benchmarks/memory_error.py)
+MEASURED_BAND = ErrorBand(2.0, 8.0)
+#: everywhere else: activations and weights equal those of the real modules, the peak was not measured
+UNMEASURED_BAND = ErrorBand(5.0, 15.0)
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,13 @@ class MemoryEstimate:
 
     peak_bytes: int
     breakdown: Mapping[str, int]
-    error_band_percent: float
+    band: ErrorBand
     source: Source = "closed_form"
+
+    @property
+    def error_band_percent(self) -> float:
+        """About the worst error of estimates of this kind."""
+        return self.band.worst_percent
 
     @property
     def device_bytes(self) -> int:
@@ -125,7 +139,7 @@ def estimate_memory(
         and not recipe.gradient_checkpointing
         and traits.backward_reaches != "top"
     )
-    band = ERROR_BAND_PERCENT if measured else UNMEASURED_BAND_PERCENT
+    band = MEASURED_BAND if measured else UNMEASURED_BAND
     return MemoryEstimate(peak, {**parts, "cuda_context": CUDA_CONTEXT_BYTES}, band)
 
 

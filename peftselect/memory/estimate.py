@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from peftselect.base_models import resolve_base_model
-from peftselect.errors import InputError, UnknownNameError, UnsupportedError
+from peftselect.errors import UnsupportedError
 from peftselect.memory.changes import Change, cheapest_changes
-from peftselect.memory.closed_form import MemoryEstimate, Verdict, estimate_memory, verdict
-from peftselect.memory.states import OPTIMIZER_BYTES
-from peftselect.memory.trace import NotTracedError, TracedMemory, TraceRequest, trace_memory
-from peftselect.method import ADAPTER_HEADER_BYTES, Recipe, resolve_values
-from peftselect.plugin_manager import host
-from peftselect.shapes import read_shape
+from peftselect.memory.closed_form import (
+    CUDA_CONTEXT_BYTES,
+    ErrorBand,
+    MemoryEstimate,
+    Verdict,
+    estimate_memory,
+    verdict,
+)
+from peftselect.memory.setting import OPTIMIZERS, Setting, settle
+from peftselect.memory.trace import Loop, NotTracedError, TracedMemory, TraceRequest
+from peftselect.memory.traces import traced_memory
+from peftselect.method import ADAPTER_HEADER_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from peftselect.method import Method
-    from peftselect.problem import BaseModel, Hardware
+    from peftselect.method import Recipe
+    from peftselect.problem import Hardware
     from peftselect.shape import ModelShape
-    from peftselect.task import Task
 
+__all__ = ["OPTIMIZERS", "Estimate", "TraceMode", "estimate", "price", "trace_setting"]
+TraceMode = Literal["never", "fast", "exact"]
 #: adapters, and models that were trained whole, are saved in float32
 SAVED_BYTES = 4
-OPTIMIZERS: tuple[str, ...] = tuple(OPTIMIZER_BYTES)
-#: band of a traced estimate, in percent (benchmarks/README.md)
-TRACE_ERROR_PERCENT = 8.0
-#: without a task: the usual length of a training example
-DEFAULT_LENGTH, DEFAULT_TARGET_LENGTH = 512, 128
+#: absolute errors of traces against published runs, in percent (benchmarks/trace_error.py)
+EXACT_BAND = ErrorBand(2.35, 8.0)
+FAST_BAND = ErrorBand(2.35, 8.0)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """The published document; what only a trace knows is null without one."""
-        traced = self.traced
+        traced, band = self.traced, self.memory.band
         return {
             "schema": 1,
             "source": self.memory.source,
@@ -64,7 +66,7 @@ class Estimate:
             "total_parameters": self.total_parameters,
             "adapter_bytes": self.adapter_bytes,
             "breakdown": dict(self.memory.breakdown),
-            "error_band_percent": self.memory.error_band_percent,
+            "error_band": {"median_percent": band.median_percent, "worst_percent": band.worst_percent},
             "fits": self.verdict.fits,
             "verdict": self.verdict.verdict,
             "changes": [{"change": change.text, "peak_bytes": change.peak_bytes} for change in self.changes],
@@ -72,172 +74,102 @@ class Estimate:
         }
 
 
-def estimate(
-    model: str,
-    method: str,
-    machine: Hardware,
-    *,
-    task: str | None = None,
-    num_labels: int = 2,
-    settings: Mapping[str, Any] | None = None,
-    batch_size: int = 8,
-    gradient_accumulation_steps: int = 1,
-    max_length: int | None = None,
-    max_target_length: int | None = None,
-    precision: str = "bf16",
-    quantization: str | None = None,
-    optimizer: str = "adamw",
-    gradient_checkpointing: bool = False,
-    exact: bool = False,
-) -> Estimate:
-    """Price one training run on one of ``machine``'s devices.
+def estimate(model: str, method: str | None, machine: Hardware, *, trace: TraceMode = "never", **how: Any) -> Estimate:
+    """Price one training run on one of ``machine``'s devices; ``how`` is as :func:`settle` takes it.
 
-    ``exact`` traces the real training step on fake tensors (seconds, in a process of its own) and falls back to the
-    closed form, with a note, where that cannot be done.
-
-    ``batch_size`` is one device's micro-batch; lengths are tokens, by default those of ``task``, and inputs are cut at
-    the model's last position. InputError (or a child) names what cannot be used.
+    ``trace`` asks for the real training step traced on fake tensors, of a few layers ("fast") or of all ("exact"): in
+    seconds, in a process of its own. Where that cannot be done the closed form answers, and a note says why.
     """
-    base, chosen = resolve_base_model(model), host().method(method)
-    wanted = host().task(task) if task else None
-    shape = _shape(base, wanted, num_labels)
-    _serves(chosen, base, shape)
-    if optimizer not in OPTIMIZERS:
-        raise UnknownNameError("optimizer", optimizer, list(OPTIMIZERS))
-    values = resolve_values(chosen, shape, settings)
-    if reason := chosen.unsupported(shape, values):
-        raise UnsupportedError(f"{chosen.title} cannot serve {base.name}: {reason}", "choose another method or model")
-    length, target = _lengths(shape, wanted, max_length, max_target_length)
-    recipe = Recipe(
-        precision=precision,  # type: ignore[arg-type]  # the command line and the API offer the recipe's own words
-        quantization=_storage(chosen, quantization),  # type: ignore[arg-type]
-        micro_batch_size=_positive("batch size", batch_size),
-        gradient_accumulation_steps=_positive("gradient accumulation", gradient_accumulation_steps),
-        gradient_checkpointing=gradient_checkpointing,
-        learning_rate=float(values["learning_rate"]),
-        num_train_epochs=1.0,
-        max_length=length,
-        max_target_length=target,
-        optimizer=optimizer,
+    return price(settle(model, method, machine, **how), trace)
+
+
+def price(setting: Setting, trace: TraceMode = "never") -> Estimate:
+    """Price a checked setting. UnsupportedError for a raw PEFT configuration that could not be traced."""
+    found: TracedMemory | None = None
+    note = ""
+    if trace != "never":
+        try:
+            found = trace_setting(setting, trace)
+        except NotTracedError as error:
+            note = f"no trace ({error}): this is the closed form"
+            if setting.method is None:
+                raise UnsupportedError(
+                    f"this PEFT configuration could not be traced: {error}",
+                    "name the method instead (--method), for which there is a closed form",
+                ) from error
+    elif setting.method is None:
+        raise UnsupportedError(
+            "a raw PEFT configuration has no closed form", "trace it (--fast or --exact), or name its method"
+        )
+    return _answer(setting, found, note)
+
+
+def trace_setting(setting: Setting, trace: TraceMode) -> TracedMemory:
+    """The traced step of a setting. NotTracedError where it cannot be had."""
+    if setting.machine.devices > 1:
+        raise NotTracedError("several devices are not traced")
+    head, base = setting.shape.head, setting.base
+    request = TraceRequest(
+        base.config,
+        head.kind,
+        head.num_labels or 2,
+        base.lacks_pooler,
+        setting.title,
+        setting.values,
+        setting.recipe,
+        peft_config=setting.peft_config,
+        loop=Loop(accumulates=setting.recipe.gradient_accumulation_steps > 1),
+        fast=trace == "fast",
     )
-    if gradient_checkpointing and not chosen.gradient_checkpointing:
-        raise UnsupportedError(f"{chosen.title} does not work with gradient checkpointing", "leave it off")
-    traced, note = _trace(base, chosen, shape, values, recipe, machine) if exact else (None, "")
-    return _answer(base, chosen, shape, values, recipe, machine, traced, note)
+    return traced_memory(request)
 
 
-def _trace(
-    base: BaseModel, method: Method, shape: ModelShape, values: Mapping[str, Any], recipe: Recipe, machine: Hardware
-) -> tuple[TracedMemory | None, str]:
-    """The traced step, or why there is none."""
-    head = shape.head
-    request = TraceRequest(base.config, head.kind, head.num_labels or 2, base.lacks_pooler, method.name, values, recipe)
-    try:
-        if machine.devices > 1:
-            raise NotTracedError("several devices are not traced")
-        if recipe.gradient_accumulation_steps > 1:
-            raise NotTracedError("gradients that wait over micro-batches are not traced")
-        return trace_memory(request), ""
-    except NotTracedError as error:
-        return None, f"no trace ({error}): this is the closed form"
-
-
-def _answer(
-    base: BaseModel,
-    method: Method,
-    shape: ModelShape,
-    values: Mapping[str, Any],
-    recipe: Recipe,
-    machine: Hardware,
-    traced: TracedMemory | None,
-    note: str,
-) -> Estimate:
-    memory = estimate_memory(shape, method, values, recipe, devices=machine.devices, sharding=machine.sharding)
+def _answer(setting: Setting, traced: TracedMemory | None, note: str) -> Estimate:
+    shape, method, recipe, machine = setting.shape, setting.method, setting.recipe, setting.machine
+    calibration = 1.0
+    if method is not None:
+        memory = estimate_memory(
+            shape, method, setting.values, recipe, devices=machine.devices, sharding=machine.sharding
+        )
+        trainable = method.trainable_parameters(shape, setting.values)
+        inside = not method.saves_adapter or method.family == "selective"  # trains what is there, adds nothing
+        total = shape.total_parameters + (0 if inside else trainable - shape.head.parameters)
+        saved = SAVED_BYTES * method.saved_parameters(shape, setting.values) + ADAPTER_HEADER_BYTES
     if traced is not None:
-        memory = from_trace(traced, memory)
+        calibration = traced.smallest_capacity_bytes / memory.peak_bytes if method is not None else 1.0
+        memory = from_trace(traced)
+        trainable, total = traced.trainable_parameters, traced.total_parameters
+        saved = traced.adapter_bytes or saved
     answer = verdict(memory, machine.vram_bytes)
     changes: tuple[Change, ...] = ()
-    if answer.verdict != "fits":
+    if answer.verdict != "fits" and method is not None:
         found = cheapest_changes(
-            shape, method, values, recipe, machine.vram_bytes, devices=machine.devices, sharding=machine.sharding
-        )
+            shape, method, setting.values, recipe, machine.vram_bytes,
+            devices=machine.devices, sharding=machine.sharding, calibration=calibration,
+        )  # fmt: skip
         changes = tuple(change for change in found if change.verdict == "fits" or not answer.fits)
-    trainable = method.trainable_parameters(shape, values)
-    inside = not method.saves_adapter or method.family == "selective"  # trains what is there, adds nothing
     return Estimate(
-        model=base.name,
-        method=method.name,
+        model=setting.base.name,
+        method=setting.title,
         shape=shape,
         recipe=recipe,
         memory=memory,
         verdict=answer,
         vram_bytes=machine.vram_bytes,
         trainable_parameters=trainable,
-        total_parameters=shape.total_parameters + (0 if inside else trainable - shape.head.parameters),
-        adapter_bytes=SAVED_BYTES * method.saved_parameters(shape, values) + ADAPTER_HEADER_BYTES,
+        total_parameters=total,
+        adapter_bytes=saved,
         changes=changes,
         traced=traced,
         note=note,
     )
 
 
-def from_trace(traced: TracedMemory, closed: MemoryEstimate) -> MemoryEstimate:
+def from_trace(traced: TracedMemory) -> MemoryEstimate:
     """A traced step as an estimate: the peak is the least capacity with which the caching allocator survives."""
     held = dict(traced.breakdown)
     lost = traced.smallest_capacity_bytes - sum(held.values())
-    parts = {**held, "fragmentation": lost, "cuda_context": closed.breakdown["cuda_context"]}
-    return MemoryEstimate(traced.smallest_capacity_bytes, parts, TRACE_ERROR_PERCENT, "exact_trace")
-
-
-def _shape(base: BaseModel, task: Task | None, num_labels: int) -> ModelShape:
-    shape = read_shape(base.config, num_labels=_positive("number of labels", num_labels))
-    if task is None:
-        return shape
-    head = task.heads.get(shape.architecture)
-    if head is None:
-        able = ", ".join(sorted(task.heads))
-        raise InputError(f"{base.name} ({shape.architecture}) cannot serve {task.name}", f"it takes: {able}")
-    return read_shape(base.config, head, num_labels)
-
-
-def _serves(method: Method, base: BaseModel, shape: ModelShape) -> None:
-    if shape.head.kind not in method.heads:
-        able = ", ".join(sorted(method.heads))
-        raise UnsupportedError(f"{method.title} cannot train a {shape.head.kind} head", f"it can train: {able}")
-    if shape.architecture not in method.architectures:
-        raise UnsupportedError(
-            f"{method.title} cannot serve {base.name} ({shape.architecture})", "choose another model"
-        )
-
-
-def _lengths(
-    shape: ModelShape, task: Task | None, max_length: int | None, max_target_length: int | None
-) -> tuple[int, int]:
-    """Tokens of the longest input and output, the second 0 for heads that write no text."""
-    room = shape.max_positions
-    usual = task.default_max_length if task else DEFAULT_LENGTH
-    length = _positive("max length", usual if max_length is None else max_length)
-    if max_length is not None and room is not None and length > room:
-        raise InputError(f"a length of {length} is more than {shape.model_type} can read", f"positions end at {room}")
-    length = min(length, room) if room is not None else length
-    writes = shape.head.kind == "seq2seq_lm" or (task is not None and task.generates(shape.head.kind))
-    if not writes and max_target_length is None:
-        return length, 0
-    default = task.default_max_target_length if task else DEFAULT_TARGET_LENGTH
-    return length, _positive("max target length", default if max_target_length is None else max_target_length)
-
-
-def _storage(method: Method, quantization: str | None) -> str | None:
-    if quantization == "none":
-        quantization = None
-    if quantization is None and method.quantized_base == "required":
-        return "nf4"
-    if quantization is not None and method.quantized_base == "no":
-        raise UnsupportedError(f"{method.title} cannot train over a quantised base", "take --quantization none")
-    return quantization
-
-
-def _positive(name: str, number: int) -> int:
-    if number < 1:
-        raise InputError(f"{name} {number} is too small", "give 1 or more")
-    return number
+    parts = {**held, "fragmentation": lost, "cuda_context": CUDA_CONTEXT_BYTES}
+    if traced.fast:
+        return MemoryEstimate(traced.smallest_capacity_bytes, parts, FAST_BAND, "fast_trace")
+    return MemoryEstimate(traced.smallest_capacity_bytes, parts, EXACT_BAND, "exact_trace")

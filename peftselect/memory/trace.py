@@ -28,12 +28,14 @@ class Loop:
     ``keeps_outputs``: it holds on to the outputs, a key/value cache among them. ``empties_cache``: it empties the
     allocator's cache before the longest batch. ``reserves_weights``: the weights were loaded straight onto the card,
     for which transformers reserves their room in one piece. ``first_length``: tokens of the step before the longest.
+    ``accumulates``: the longest batch is not the first micro-batch of its step, so that gradients wait beside it.
     """
 
     keeps_outputs: bool = False
     empties_cache: bool = False
     reserves_weights: bool = False
     first_length: int = 16
+    accumulates: bool = False
 
 
 #: the loop of ``run``
@@ -47,7 +49,7 @@ class TraceRequest:
     ``new_pooler``: the checkpoint lacks the pooler that the head reads. ``padded``: batches carry padding, so that an
     attention mask is built and kept. ``peft_config``: an ``adapter_config.json`` as a mapping, which then stands in
     the place of ``method`` and ``values``; its adapter is trained as peft makes it. ``layers``: how many layers of the
-    (encoder, decoder) are built; all where None.
+    (encoder, decoder) are built; all where None. ``fast``: trace a few layers and extend, instead of all.
     """
 
     config: Mapping[str, Any]
@@ -61,6 +63,7 @@ class TraceRequest:
     peft_config: Mapping[str, Any] | None = None
     layers: tuple[int, int] | None = None
     loop: Loop = RUN_LOOP
+    fast: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The request as the worker reads it."""
@@ -84,6 +87,7 @@ class TracedMemory:
     total_parameters: int
     adapter_bytes: int
     seconds: float
+    fast: bool = False
 
 
 class NotTracedError(Exception):

@@ -9,8 +9,11 @@ from typing import Any
 from peftselect.memory.allocator import replay, smallest_capacity
 from peftselect.memory.trace import Loop, NotTracedError, TracedMemory, TraceRequest
 from peftselect.memory.tracing.building import build_model, make_batch, method_of, prepended, shape_of
+from peftselect.memory.tracing.log import AllocationLog
 from peftselect.memory.tracing.optimizers import make_optimizer
-from peftselect.memory.tracing.step import Batch, Trace, TracedModel, trace_steps
+from peftselect.memory.tracing.policies import PolicyTracker
+from peftselect.memory.tracing.saved import saved_bytes
+from peftselect.memory.tracing.step import Batch, Trace, TracedModel, fake_device, trace_steps
 from peftselect.method import Recipe
 from peftselect.modeling import autocast
 
@@ -56,6 +59,15 @@ def trace(request: TraceRequest) -> Trace:
         return TracedModel(model, optimizer, vocabulary=shape.vocab_size, loop=request.loop)
 
     return trace_steps(build, batches, padded=request.padded)
+
+
+def counts(request: TraceRequest) -> tuple[int, int, int]:
+    """(trainable parameters, all parameters, bytes of the saved file) of the whole model; no step is taken."""
+    with fake_device() as device, PolicyTracker(AllocationLog(), device):
+        model = build_model(request, shape_of(request), device)
+        parameters = list(model.parameters())
+        trainable = sum(item.numel() for item in parameters if item.requires_grad)
+        return trainable, sum(item.numel() for item in parameters), saved_bytes(model)
 
 
 def read_request(document: Mapping[str, Any]) -> TraceRequest:

@@ -16,8 +16,8 @@ from typing import Any
 
 from peftselect.memory.allocator import Event
 from peftselect.memory.trace import NotTracedError, TracedMemory, TraceRequest
-from peftselect.memory.tracing.answer import WORKSPACE_BYTES, trace
-from peftselect.memory.tracing.building import counts, shape_of
+from peftselect.memory.tracing.answer import WORKSPACE_BYTES, counts, trace
+from peftselect.memory.tracing.building import shape_of
 from peftselect.memory.tracing.log import AllocationLog
 
 #: layers of a short model: the first differs from the others often enough (T5's holds the position bias)
@@ -59,7 +59,7 @@ def fast_answer(request: TraceRequest) -> TracedMemory:
     peak = sum(parts.values()) + WORKSPACE_BYTES
     capacity = round(CAPACITY_FACTOR * peak)
     seconds = round(time.perf_counter() - started, 2)
-    return TracedMemory(peak, capacity, capacity, parts, trainable, total, saved, seconds)
+    return TracedMemory(peak, capacity, capacity, parts, trainable, total, saved, seconds, fast=True)
 
 
 def highest_moments(log: AllocationLog) -> dict[str, Parts]:
@@ -86,7 +86,7 @@ def _layer_counts(config: Mapping[str, Any], layers: int) -> tuple[int, int]:
     """(layers of the shortest model, how many more the longer one has): whole periods of unlike layers."""
     period = _period(config, layers)
     start = max(FEWEST, period)
-    if layers <= start + period or layers < WORTH_IT or (layers - start) % period:
+    if layers <= start + period or layers < WORTH_IT:
         return layers, 0
     return start, period
 
@@ -108,9 +108,7 @@ def _period(config: Mapping[str, Any], layers: int) -> int:
 
 def _short(request: TraceRequest, layers: tuple[int, ...]) -> _Short:
     traced = trace(replace(request, layers=(layers[0], layers[1])))
-    return _Short(
-        highest_moments(traced.log), traced.trainable_parameters, traced.total_parameters, traced.saved_bytes
-    )
+    return _Short(highest_moments(traced.log), traced.trainable_parameters, traced.total_parameters, traced.saved_bytes)
 
 
 def _extend(first: _Short, growths: Sequence[tuple[_Short, float]]) -> _Short:
@@ -124,7 +122,8 @@ def _extend(first: _Short, growths: Sequence[tuple[_Short, float]]) -> _Short:
             for name in names
         }
     trainable, total, saved = (
-        getattr(first, field) + sum((getattr(longer, field) - getattr(first, field)) * times for longer, times in growths)
+        getattr(first, field)
+        + sum((getattr(longer, field) - getattr(first, field)) * times for longer, times in growths)
         for field in ("trainable", "total", "saved")
     )
     return _Short(phases, trainable, total, saved)

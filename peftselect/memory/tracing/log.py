@@ -78,6 +78,10 @@ class AllocationLog:
                 if entry is not None:
                     self._kinds[entry[0]] = kind
 
+    def kind(self, serial: object) -> str:
+        """Kind of the storage with this number in :attr:`events`."""
+        return self._kinds[serial]  # type: ignore[index]
+
     def kind_of(self, tensor: torch.Tensor) -> str | None:
         """Kind of the storage under a tensor, or None if the log does not know it."""
         entry = self._live.get(id(tensor.untyped_storage()))

@@ -11,13 +11,15 @@ from typing import IO, Any
 
 from peftselect.errors import InputError
 from peftselect.memory.trace import NotTracedError
-from peftselect.memory.tracing.worker import answer, read_request
+from peftselect.memory.tracing.answer import answer, read_request
+from peftselect.memory.tracing.fast import fast_answer
 
 
 def reply(line: str) -> dict[str, Any]:
     """The answer to one request: its numbers, or in one line why there are none."""
     try:
-        return asdict(answer(read_request(json.loads(line))))
+        request = read_request(json.loads(line))
+        return asdict(fast_answer(request) if request.fast else answer(request))
     except NotTracedError as error:
         return {"error": str(error)}
     except InputError as error:

@@ -87,11 +87,11 @@ def trace_steps(
         saved = saved_bytes(model)
         gc.collect()
         model.train()
-        for index, batch in enumerate(batches(device)):
+        for index, (batch, turn) in enumerate(_turns(batches(device), made.loop)):
             if index and made.loop.empties_cache:
                 log.empty_cache()
             with tracker:
-                _step(log, made, batch, index)
+                _step(log, made, batch, index, turn)
             log.relabel(_optimizer_tensors(optimizer), "optimizer")
         parameters = list(model.parameters())
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
@@ -100,9 +100,26 @@ def trace_steps(
     return Trace(log, log.peak_bytes, breakdown, trainable, total, saved)
 
 
-def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int) -> None:
+@dataclass(frozen=True)
+class _Turn:
+    """A micro-batch's place in its optimizer step."""
+
+    first: bool = True
+    last: bool = True
+
+
+def _turns(batches: Sequence[Batch], loop: Loop) -> list[tuple[Batch, _Turn]]:
+    """Each batch as a step of its own; under accumulation the last one ends a step that the first one began."""
+    turns = [(batch, _Turn()) for batch in batches]
+    if loop.accumulates:
+        turns[-1:] = [(batches[0], _Turn(last=False)), (batches[-1], _Turn(first=False))]
+    return turns
+
+
+def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int, turn: _Turn) -> None:
     model, optimizer = made.model, made.optimizer
-    optimizer.zero_grad()
+    if turn.first:
+        optimizer.zero_grad()
     log.phase = "activations"
     for tensor in batch.values():
         log.born(tensor.untyped_storage())
@@ -116,6 +133,8 @@ def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int) -> No
     log.mark(f"backward {index}")
     loss.backward()
     log.relabel((p.grad for p in model.parameters() if p.grad is not None), "gradients")
+    if not turn.last:
+        return
     log.mark(f"optimizer {index}")
     log.phase = "optimizer"
     torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], made.max_grad_norm)
