@@ -18,7 +18,8 @@ from typing import Any
 from memory_error import METHODS, rows, settings
 
 from peftselect.base_models import resolve_base_model
-from peftselect.memory.trace import Loop, NotTracedError, TraceRequest, trace_memory
+from peftselect.memory.trace import Loop, NotTracedError, TraceRequest
+from peftselect.memory.worker import trace_memory
 from peftselect.method import Recipe
 from peftselect.plugin_manager import host
 from peftselect.shapes import read_shape

@@ -234,10 +234,8 @@ def profile_rows(rows: Sequence[Row], task: Task, base_model: BaseModel | None) 
     Tokens are counted with the model's own ``tokenizer.json`` where it is at hand, else estimated from characters;
     ``origin`` says which.
     """
-    count = _Counter(base_model)
-    sample = rows[:: max(1, len(rows) // PROFILED_ROWS)][:PROFILED_ROWS]
-    sources = sorted(count.lengths([" ".join(task.input_texts(row)) for row in sample]))
-    targets = sorted(count.lengths([task.target_text(row) for row in sample]))
+    sources, targets, origin = token_lengths(rows, task, base_model)
+    sources, targets = sorted(sources), sorted(targets)
     labels = task.label_names(rows)
     return DataProfile(
         num_examples=len(rows),
@@ -247,8 +245,16 @@ def profile_rows(rows: Sequence[Row], task: Task, base_model: BaseModel | None) 
         target_tokens_p50=_at(targets, 0.5),
         target_tokens_max=targets[-1],
         num_labels=len(labels) or None,
-        origin=count.origin,
+        origin=origin,
     )
+
+
+def token_lengths(rows: Sequence[Row], task: Task, base_model: BaseModel | None) -> tuple[list[int], list[int], str]:
+    """(tokens of each input, tokens of each output, how they were counted); of an even sample where rows are many."""
+    count = _Counter(base_model)
+    sample = rows[:: max(1, len(rows) // PROFILED_ROWS)][:PROFILED_ROWS]
+    sources = count.lengths([" ".join(task.input_texts(row)) for row in sample])
+    return list(sources), list(count.lengths([task.target_text(row) for row in sample])), count.origin
 
 
 def _at(values: Sequence[int], share: float) -> int:

@@ -10,7 +10,8 @@ import pytest
 
 from peftselect.base_models import resolve_base_model
 from peftselect.memory import trace as tracing
-from peftselect.memory.trace import NotTracedError, TraceRequest, trace_memory
+from peftselect.memory.trace import NotTracedError, TraceRequest
+from peftselect.memory.worker import trace_memory
 from peftselect.method import Recipe, resolve_values
 from peftselect.plugin_manager import host
 from peftselect.shapes import read_shape

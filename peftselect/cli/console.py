@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.progress import TaskID
 
@@ -116,6 +117,19 @@ def bar(parts: Sequence[tuple[str, float, str]], total: float, width: int = 60) 
 def styled(text: str, style: str) -> Text:
     """A cell or value in a colour."""
     return Text(text, style=style)
+
+
+@contextlib.contextmanager
+def waiting(text: str, *, quiet: bool = False) -> Iterator[None]:
+    """While a job of seconds is done: a spinner on stderr, or one plain line where that is no terminal."""
+    errors = console(stderr=True)
+    if quiet or not errors.is_terminal:
+        if not quiet:
+            note(f"{text} ...")
+        yield
+        return
+    with errors.status(Text(text, style="dim")):
+        yield
 
 
 class Stages:

@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import shlex
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from peftselect.cli import options
-from peftselect.words import count, size
+from peftselect.errors import InputError
 
 if TYPE_CHECKING:
-    from peftselect.memory.estimate import Estimate
+    from peftselect.memory.batch_lengths import BatchLengths
+    from peftselect.memory.estimate import Estimate, TraceMode
+    from peftselect.memory.search import Largest
+    from peftselect.memory.setting import Setting
+    from peftselect.problem import Hardware
 
 DOES_NOT_FIT = 3
-#: ways out that are shown
-FEW_CHANGES = 5
-_PARTS = {
-    "weights": ("blue", "the base model as it is held while training"),
-    "adapter": ("cyan", "what the method adds, in float32"),
-    "gradients": ("magenta", "of what is trained"),
-    "optimizer": ("red", "states of the optimizer"),
-    "optimizer_step": ("bright_red", "copies while the optimizer steps"),
-    "activations": ("green", "what the backward pass needs"),
-    "logits_and_loss": ("yellow", "outputs over the vocabulary, and their loss"),
-    "workspace": ("bright_black", "of matrix products"),
-    "fragmentation": ("bright_black", "what the allocator loses"),
-    "cuda_context": ("white", "outside the allocator; assumed, not measured"),
-}
-_VERDICTS = {"fits": ("fits", "bold green"), "borderline": ("borderline", "bold yellow"),
-             "does_not_fit": ("does not fit", "bold red")}  # fmt: skip
+#: options that --config may not set: it names them, or they are not settings
+_NOT_IN_FILES = {"config", "as_json", "compare", "more", "help"}
+
+
+def _from_file(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    """Options of a file become the defaults: what the command line says goes before them."""
+    if path is None:
+        return
+    from peftselect.memory.setting_files import read_options
+
+    names = {item.name for item in context.command.params if item.name} - _NOT_IN_FILES
+    renamed = {"vram": "vram_gib"}
+    known = (names - set(renamed.values())) | set(renamed)
+    found = {renamed.get(name, name): value for name, value in read_options(path, known).items()}
+    settings = found.get("settings")
+    if isinstance(settings, dict):
+        found["settings"] = [f"{name}={value}" for name, value in settings.items()]
+    context.default_map = {**(context.default_map or {}), **found}
 
 
 @click.command()
+@click.option(
+    "--config", is_eager=True, expose_value=False, callback=_from_file, metavar="FILE",
+    help="JSON with options of this command by name, settings as an object; the command line goes before it.",
+)  # fmt: skip
 @click.option(
     "--model",
     required=True,
@@ -39,14 +50,24 @@ _VERDICTS = {"fits": ("fits", "bold green"), "borderline": ("borderline", "bold 
     shell_complete=options.complete(options.model_names),
     help="Base model: a catalogue name, a folder with config.json or a hub id.",
 )
-@click.option("--method", required=True, shell_complete=options.complete(options.method_names), help="The method.")
+@click.option("--method", shell_complete=options.complete(options.method_names), help="The method.")
 @options.set_option
+@click.option(
+    "--peft-config", metavar="FILE", help="Instead of a method: any PEFT configuration (adapter_config.json)."
+)
+@click.option(
+    "--compare", multiple=True, metavar="'METHOD NAME=VALUE ...'",
+    help="Price several methods side by side: --compare 'lora r=8' 'dora r=16'.",
+)  # fmt: skip
+@click.argument("more", nargs=-1, metavar="")
 @click.option(
     "--task",
     metavar="NAME",
     shell_complete=options.complete(options.task_names),
     help="Takes the head and the lengths of this task; without it, the model's usual head.",
 )
+@click.option("--train", metavar="FILE", help="Training data: the estimate is for its longest batch. Needs --task.")
+@click.option("--columns", callback=options.pairs, metavar="OURS=YOURS,...", help="Which column holds what.")
 @click.option("--num-labels", type=int, default=2, show_default=True, metavar="N", help="Number of labels or choices.")
 @click.option("--batch-size", type=int, default=8, show_default=True, metavar="N", help="Micro-batch of one device.")
 @click.option("--accumulation", type=int, default=1, show_default=True, metavar="N", help="Micro-batches a step.")
@@ -68,9 +89,11 @@ _VERDICTS = {"fits": ("fits", "bold green"), "borderline": ("borderline", "bold 
     "--optimizer", default="adamw", show_default=True, metavar="NAME", help="adamw, adamw_8bit, adafactor, ..."
 )
 @click.option("--gradient-checkpointing", is_flag=True, help="Recompute activations in the backward pass.")
-@click.option(
-    "--exact", is_flag=True, help="Trace the real training step on fake tensors: seconds, no GPU, no weights."
-)
+@click.option("--fast", "trace", flag_value="fast", help="Trace a few layers on fake tensors and extend.  [default]")
+@click.option("--exact", "trace", flag_value="exact", help="Trace every layer and replay CUDA's allocator.")
+@click.option("--no-trace", "trace", flag_value="never", help="The closed form alone: milliseconds, no torch.")
+@click.option("--max-batch", is_flag=True, help="Find the largest micro-batch that fits --vram.")
+@click.option("--find-max-length", is_flag=True, help="Find the longest input that fits --vram.")
 @click.option("--vram", "vram_gib", type=float, metavar="GIB", help="Memory of one device in GiB; else the card's.")
 @click.option("--devices", type=int, default=1, show_default=True, metavar="N", help="Number of devices.")
 @click.option(
@@ -82,110 +105,103 @@ _VERDICTS = {"fits": ("fits", "bold green"), "borderline": ("borderline", "bold 
 )
 @options.json_option
 def estimate(
-    model: str,
-    method: str,
-    settings: dict[str, str],
-    task: str | None,
-    num_labels: int,
-    batch_size: int,
-    accumulation: int,
-    max_length: int | None,
-    max_target_length: int | None,
-    precision: str,
-    quantization: str | None,
-    optimizer: str,
-    gradient_checkpointing: bool,
-    exact: bool,
-    vram_gib: float | None,
-    devices: int,
-    sharding: str,
-    as_json: bool,
-) -> int:
+    compare: tuple[str, ...], more: tuple[str, ...], max_batch: bool, find_max_length: bool, trace: TraceMode | None,
+    vram_gib: float | None, devices: int, sharding: str, as_json: bool, **how: Any,
+) -> int:  # fmt: skip
     """Predict the peak memory of training on one device, part by part.
 
     \b
     peftselect estimate --model flan-t5-base --method lora --set r=16 --vram 4
     peftselect estimate --model llama-3.2-3b --method qlora --batch-size 4 --max-length 1024 --vram 8
+    peftselect estimate --model gpt2 --compare 'lora r=8' 'dora r=16' --vram 4 --max-batch
 
-    Exit code 3: it does not fit.
+    The real training step is traced on fake tensors: no GPU, no weights, a few seconds, remembered. Exit code 3: it
+    does not fit.
     """
-    from peftselect.cli import console
+    from peftselect.cli import console, estimate_output
     from peftselect.hardware import hardware
-    from peftselect.memory import estimate as engine
 
-    if exact and not as_json:
-        console.note("tracing a training step on fake tensors ...")
-    answer = engine.estimate(
-        model,
-        method,
-        hardware(vram_gib, devices=devices, sharding=sharding),
-        task=task,
-        num_labels=num_labels,
-        settings=settings,
-        batch_size=batch_size,
-        gradient_accumulation_steps=accumulation,
-        max_length=max_length,
-        max_target_length=max_target_length,
-        precision=precision,
-        quantization=quantization,
-        optimizer=optimizer,
-        gradient_checkpointing=gradient_checkpointing,
-        exact=exact,
-    )
+    if more and not compare:
+        raise InputError(f"what is {more[0]!r} for?", "several methods go behind --compare")
+    if max_batch and find_max_length:
+        raise InputError("--max-batch and --find-max-length ask two questions", "ask one at a time")
+    machine = hardware(vram_gib, devices=devices, sharding=sharding)
+    mode: TraceMode = trace or "fast"
+    with console.waiting("tracing a training step on fake tensors", quiet=mode == "never" or as_json):
+        lengths = _lengths(how)
+        settings = [_settle(one, machine, how) for one in ([*compare, *more] or [None])]
+        found = [_ask(setting, mode, max_batch, find_max_length) for setting in settings]
     if as_json:
-        console.print_json(answer.to_json())
+        documents = [_document(answer, largest, lengths) for answer, largest in found]
+        console.print_json(documents[0] if not compare else {"schema": 1, "estimates": documents})
+    elif compare:
+        estimate_output.show_comparison([*compare, *more], found)
     else:
-        _show(answer, devices)
-    return 0 if answer.verdict.fits else DOES_NOT_FIT
+        estimate_output.show(*found[0], devices, lengths)
+    fits = [answer.verdict.fits and (largest is None or largest.size > 0) for answer, largest in found]
+    return 0 if any(fits) else DOES_NOT_FIT
 
 
-def _show(answer: Estimate, devices: int) -> None:
-    from peftselect.cli import console
+def _settle(one: str | None, machine: Hardware, how: dict[str, Any]) -> Setting:
+    """The setting of one method: that of the options, or of one entry of --compare."""
+    from peftselect.memory.setting import settle
+    from peftselect.memory.setting_files import read_peft_config
 
-    recipe, memory = answer.recipe, answer.memory
-    each = f" on each of {devices} devices" if devices > 1 else ""
-    console.heading(f"{answer.method} on {answer.model}{each}: {size(memory.device_bytes)}")
-    words = [recipe.precision, f"micro-batch {recipe.micro_batch_size}", f"inputs of {recipe.max_length} tokens"]
-    words += [f"outputs of {recipe.max_target_length}"] * bool(recipe.max_target_length)
-    words += [recipe.optimizer, *(["gradient checkpointing"] * recipe.gradient_checkpointing)]
-    words += [f"base in {recipe.quantization}"] * bool(recipe.quantization)
-    console.say(", ".join(words), style="dim")
-    console.say()
-    shown = {name: amount for name, amount in memory.breakdown.items() if amount}
-    total = max(memory.device_bytes, answer.vram_bytes or 0)
-    colours = {name: _PARTS.get(name, ("white", ""))[0] for name in shown}
-    console.line(console.bar([(name, amount, colours[name]) for name, amount in shown.items()], total))
-    rows = [
-        (console.styled("█", colours[name]), name.replace("_", " "), size(amount), _PARTS.get(name, ("", ""))[1])
-        for name, amount in shown.items()
-    ]
-    console.table("", ("", "at the peak", "size", "what it is"), rows, right=("size",))
-    trained = f"{count(answer.trainable_parameters)} of {count(answer.total_parameters)}"
-    saved = "the model" if answer.shape.total_parameters == answer.trainable_parameters else "the adapter"
-    console.facts(
-        [
-            ("trained", f"{trained}; {saved} is {size(answer.adapter_bytes)} on disk"),
-            ("how sure", f"± {memory.error_band_percent:g} % ({memory.source.replace('_', ' ')})"),
-            ("verdict", console.styled(*_verdict(answer))),
-        ]
-    )
-    if answer.traced:
-        reserved = size(answer.traced.peak_reserved_bytes)
-        console.say(f"With room to spare the allocator would reserve {reserved}.", style="dim")
-    if answer.note:
-        console.say(f"Note: {answer.note}", style="dim")
-    if answer.changes:
-        console.say()
-        changes = [(change.text, size(change.peak_bytes)) for change in answer.changes[:FEW_CHANGES]]
-        console.table("What would make it fit, the least harmful first", ("change", "peak"), changes, right=("peak",))
-    elif not answer.verdict.fits:
-        console.say("No change that is tried here makes it fit: take a smaller model.", style="bold red")
+    given = {name: value for name, value in how.items() if name not in ("train", "columns", "peft_config", "method")}
+    given["gradient_accumulation_steps"] = given.pop("accumulation")
+    method, file = how["method"], how["peft_config"]
+    if one is not None:
+        if method or file:
+            raise InputError("--compare names the methods itself", "leave --method and --peft-config out")
+        words = shlex.split(one)
+        if not words:
+            raise InputError("--compare '' names no method", "write --compare 'lora r=8'")
+        method = words[0]
+        given["settings"] = {**given["settings"], **options.read_pairs("--compare", words[1:])}
+    return settle(model=given.pop("model"), method=method, machine=machine,
+                  peft_config=read_peft_config(file) if file else None, **given)  # fmt: skip
 
 
-def _verdict(answer: Estimate) -> tuple[str, str]:
-    if answer.vram_bytes is None:
-        return "no limit was given (--vram)", "dim"
-    word, style = _VERDICTS[answer.verdict.verdict]
-    margin = answer.verdict.margin_bytes or 0
-    spare = f"{size(margin)} to spare" if margin >= 0 else f"{size(-margin)} too much"
-    return f"{word} in {size(answer.vram_bytes)}, {spare}", style
+def _lengths(how: dict[str, Any]) -> BatchLengths | None:
+    """Lengths of the training file; its longest row becomes the length of the estimate, unless one was given."""
+    if how["train"] is None:
+        return None
+    from peftselect.base_models import resolve_base_model
+    from peftselect.memory.batch_lengths import batch_lengths
+    from peftselect.plugin_manager import host
+    from peftselect.shapes import read_shape
+
+    task = host().task(options.need_task(how["task"]))
+    base = resolve_base_model(how["model"])
+    found = batch_lengths(how["train"], task, base, how["batch_size"], how["columns"])
+    room = read_shape(base.config).max_positions
+    if how["max_length"] is None:
+        how["max_length"] = min(found.rows.longest, room or found.rows.longest)
+    if how["max_target_length"] is None and found.targets.longest and task.default_max_target_length:
+        how["max_target_length"] = min(found.targets.longest, task.default_max_target_length)
+    return found
+
+
+def _ask(setting: Setting, mode: TraceMode, max_batch: bool, find_max_length: bool) -> tuple[Estimate, Largest | None]:
+    from peftselect.memory.estimate import price
+    from peftselect.memory.search import largest_batch, longest_input
+
+    if not max_batch and not find_max_length:
+        return price(setting, mode), None
+    largest = largest_batch(setting, mode) if max_batch else longest_input(setting, mode)
+    return largest.estimate, largest
+
+
+def _document(answer: Estimate, largest: Largest | None, lengths: BatchLengths | None) -> dict[str, Any]:
+    document = {"method": answer.method, **answer.to_json()}
+    if largest is not None:
+        document["search"] = {"what": largest.what, "largest": largest.size, "limit": largest.limit}
+    if lengths is not None:
+        document["lengths"] = {
+            "examples": lengths.examples,
+            "origin": lengths.origin,
+            "rows": vars(lengths.rows),
+            "batches": vars(lengths.batches),
+            "targets": vars(lengths.targets),
+        }
+    return document

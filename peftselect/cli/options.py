@@ -10,7 +10,7 @@ from peftselect.errors import InputError, UnknownNameError
 from peftselect.problem import MUSTS, TRAITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from click.shell_completion import CompletionItem
 
@@ -55,11 +55,16 @@ def comma_list(context: click.Context, parameter: click.Parameter, value: str | 
 def pairs(context: click.Context, parameter: click.Parameter, values: Any) -> dict[str, str]:
     """Read ``name=value`` (repeated, or several with commas where the option is not repeatable) into a dict."""
     words = values if isinstance(values, tuple) else tuple((values or "").split(","))
+    return read_pairs(parameter.opts[0], words)
+
+
+def read_pairs(option: str, words: Iterable[str]) -> dict[str, str]:
+    """``name=value`` words as a dict; InputError names the option that one does not suit."""
     found: dict[str, str] = {}
     for word in filter(None, words):
         name, equals, value = word.partition("=")
         if not (name.strip() and equals and value.strip()):
-            raise InputError(f"{parameter.opts[0]} {word!r} is not name=value", f"write {parameter.opts[0]} name=value")
+            raise InputError(f"{option} {word!r} is not name=value", f"write {option} name=value")
         found[name.strip()] = value.strip()
     return found
 

@@ -1,24 +1,16 @@
-"""Ask for a traced training step: in a process of its own, with a time limit, so that any end of it is an answer.
+"""The question put to a traced training step, and its answer.
 
-This module is light; torch and the models are loaded by the worker (``peftselect.memory.tracing.worker``).
+This module is light; torch and the models are loaded by the process that traces (``peftselect.memory.worker``).
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from peftselect.method import Recipe
-
-#: seconds after which a trace is given up
-TIME_LIMIT_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -92,21 +84,3 @@ class TracedMemory:
 
 class NotTracedError(Exception):
     """The step could not be traced; the message says why in one line."""
-
-
-def trace_memory(request: TraceRequest, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> TracedMemory:
-    """Trace in a fresh process. NotTracedError when the worker refuses, crashes or takes too long."""
-    with tempfile.TemporaryDirectory() as folder:
-        question, answer = Path(folder, "request.json"), Path(folder, "answer.json")
-        question.write_text(json.dumps(request.to_json()), encoding="utf-8")
-        command = [sys.executable, "-m", "peftselect.memory.tracing.worker", str(question), str(answer)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=time_limit_seconds, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise NotTracedError(f"it took more than {time_limit_seconds:g} s") from error
-        if not answer.is_file():
-            raise NotTracedError(f"the tracing process died (exit {done.returncode})")
-        document = json.loads(answer.read_text(encoding="utf-8"))
-    if "error" in document:
-        raise NotTracedError(document["error"])
-    return TracedMemory(**document)

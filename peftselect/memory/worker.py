@@ -103,3 +103,8 @@ def shared_worker() -> TraceWorker:
     worker = TraceWorker()
     atexit.register(worker.close)
     return worker
+
+
+def trace_memory(request: TraceRequest) -> TracedMemory:
+    """Trace in the shared process, past the cache."""
+    return shared_worker().ask(request)

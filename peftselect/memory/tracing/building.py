@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from peftselect.errors import InputError
 from peftselect.memory.trace import NotTracedError, TraceRequest
 from peftselect.memory.tracing.step import Batch
 from peftselect.method import ApplyContext, Method
@@ -105,18 +106,20 @@ def make_batch(shape: ModelShape, rows: int, length: int, target: int, before: i
 
 
 def _with_peft(model: Any, request: TraceRequest) -> Any:
-    """A raw configuration applied by peft itself. NotTracedError in peft's words where it does not fit the model."""
+    """A raw configuration applied by peft itself. InputError in peft's words where it does not fit the model."""
     from peft import PeftConfig, get_peft_model
 
     raw = {key: value for key, value in (request.peft_config or {}).items() if key not in _NOT_SETTINGS}
     if "peft_type" not in raw:
-        raise NotTracedError("the PEFT configuration has no peft_type")
+        raise InputError("the PEFT configuration has no peft_type", "give an adapter_config.json as peft writes it")
     _cut_peft(raw, request)
     try:
         return get_peft_model(model, PeftConfig.from_peft_type(**raw))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise NotTracedError(f"the PEFT configuration does not suit the model: {line[:160]}") from error
+        raise InputError(
+            f"the PEFT configuration does not suit the model: {line[:160]}", "was it written for another model?"
+        ) from error
 
 
 def _cut_peft(raw: dict[str, Any], request: TraceRequest) -> None:
