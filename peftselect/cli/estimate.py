@@ -52,9 +52,7 @@ def _from_file(context: click.Context, parameter: click.Parameter, path: str | N
 )
 @click.option("--method", shell_complete=options.complete(options.method_names), help="The method.")
 @options.set_option
-@click.option(
-    "--peft-config", metavar="FILE", help="Instead of a method: any PEFT configuration (adapter_config.json)."
-)
+@click.option("--peft-config", metavar="FILE", help="In a method's place: any adapter_config.json.")
 @click.option(
     "--compare", multiple=True, metavar="'METHOD NAME=VALUE ...'",
     help="Price several methods side by side: --compare 'lora r=8' 'dora r=16'.",
@@ -129,7 +127,8 @@ def estimate(
     mode: TraceMode = trace or "fast"
     with console.waiting("tracing a training step on fake tensors", quiet=mode == "never" or as_json):
         lengths = _lengths(how)
-        settings = [_settle(one, machine, how) for one in ([*compare, *more] or [None])]
+        asked: list[str | None] = [*compare, *more]
+        settings = [_settle(one, machine, how) for one in asked or [None]]
         found = [_ask(setting, mode, max_batch, find_max_length) for setting in settings]
     if as_json:
         documents = [_document(answer, largest, lengths) for answer, largest in found]

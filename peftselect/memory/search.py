@@ -40,13 +40,12 @@ def longest_input(setting: Setting, trace: TraceMode = "never") -> Largest:
     """The longest input, to :data:`LENGTH_STEP` tokens, with the verdict "fits"; InputError without a budget."""
     _needs_budget(setting)
     room = setting.shape.max_positions
-    found = _search(
+    return _search(
         "max_length",
         lambda tokens: price(setting.changed(max_length=tokens), trace),
         LENGTH_STEP,
         min(room or MOST_TOKENS, MOST_TOKENS),
     )
-    return found
 
 
 def _search(what: What, at: Callable[[int], Estimate], step: int, most: int) -> Largest:

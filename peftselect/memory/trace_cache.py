@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -42,7 +43,8 @@ def store(request: TraceRequest, traced: TracedMemory) -> None:
         temporary.write_text(json.dumps(asdict(traced)), encoding="utf-8")
         os.replace(temporary, file)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _file(request: TraceRequest) -> Path:

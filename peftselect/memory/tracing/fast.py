@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from peftselect.memory.allocator import Event
+from peftselect.memory.allocator import ROUND_BYTES, Event
 from peftselect.memory.trace import NotTracedError, TracedMemory, TraceRequest
 from peftselect.memory.tracing.answer import WORKSPACE_BYTES, counts, trace
 from peftselect.memory.tracing.building import shape_of
@@ -63,7 +63,10 @@ def fast_answer(request: TraceRequest) -> TracedMemory:
 
 
 def highest_moments(log: AllocationLog) -> dict[str, Parts]:
-    """Bytes by kind at the highest moment of each phase of each step (phases begin at the log's marks)."""
+    """Bytes by kind, as the allocator rounds them, at the highest moment of each phase of each step.
+
+    Phases begin at the log's marks.
+    """
     held: Counter[str] = Counter()
     phase, highest = "build", 0
     found: dict[str, Parts] = {}
@@ -71,7 +74,8 @@ def highest_moments(log: AllocationLog) -> dict[str, Parts]:
         if what == "mark":
             phase, highest = key, 0
         elif what in ("alloc", "free"):
-            held[key] += nbytes if what == "alloc" else -nbytes
+            rounded = -(-nbytes // ROUND_BYTES) * ROUND_BYTES
+            held[key] += rounded if what == "alloc" else -rounded
             if (now := held.total()) > highest:
                 highest, found[phase] = now, dict(held)
     return found
