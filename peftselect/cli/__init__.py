@@ -23,7 +23,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the commands: the modules of this folder."""
-        found = (item.name for item in pkgutil.iter_modules(__path__))
+        found = (item.name for item in pkgutil.iter_modules(__path__) if not item.name.startswith("_"))
         return sorted(name.replace("_", "-") for name in found if name not in _NOT_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

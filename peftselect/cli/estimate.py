@@ -116,7 +116,8 @@ def estimate(
     The real training step is traced on fake tensors: no GPU, no weights, a few seconds, remembered. Exit code 3: it
     does not fit.
     """
-    from peftselect.cli import console, estimate_output
+    from peftselect.cli import _estimate_output as output
+    from peftselect.cli import console
     from peftselect.hardware import hardware
 
     if more and not compare:
@@ -134,9 +135,9 @@ def estimate(
         documents = [_document(answer, largest, lengths) for answer, largest in found]
         console.print_json(documents[0] if not compare else {"schema": 1, "estimates": documents})
     elif compare:
-        estimate_output.show_comparison([*compare, *more], found)
+        output.show_comparison([*compare, *more], found)
     else:
-        estimate_output.show(*found[0], devices, lengths)
+        output.show(*found[0], devices, lengths)
     fits = [answer.verdict.fits and (largest is None or largest.size > 0) for answer, largest in found]
     return 0 if any(fits) else DOES_NOT_FIT
 
