@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from peftselect.predictor import Predictor
     from peftselect.problem import BaseModel
     from peftselect.record import RunRecord
-    from peftselect.selector import Recommendation, Wishes
+    from peftselect.selector import Recommendation, Trace, Wishes
     from peftselect.task import Row
     from peftselect.training.job import RunResult
     from peftselect.training.plan import RunPlan
@@ -117,21 +117,26 @@ def recommend(
     *,
     method: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    trace: Trace = "auto",
     **question: Any,
 ) -> Recommendation:
     """Answer a question: which methods suit it, with what recipe, at what cost, and why.
 
     ``task`` may be a whole :class:`Problem`; otherwise the arguments are those of :func:`build_problem`. ``method``
-    asks for one method only; ``settings`` sets hyperparameters and fields of the recipe by hand.
+    asks for one method only; ``settings`` sets hyperparameters and fields of the recipe by hand. ``trace``: "auto"
+    traces the training step of the first candidate where the closed form could be wrong about whether it fits, in a
+    process of its own; "always" and "never" are what they say.
     """
-    from peftselect.selector import RECIPE_FIELDS, Wishes
+    from peftselect.selector import RECIPE_FIELDS, TRACES, Wishes
+
+    one_of("way to trace", trace, TRACES)
 
     own = [name for name in settings or {} if name not in RECIPE_FIELDS]
     if own and method is None:
         raise InputError(f"which method is {', '.join(own)} for?", "settings of a method need --method NAME")
     problem = task if isinstance(task, Problem) else build_problem(task, model, **question)
     wishes = Wishes(settings or {}, question.get("train"), question.get("columns") or {})
-    return _answer(problem, wishes, host().method(method) if method else None)
+    return _answer(problem, wishes, host().method(method) if method else None, trace)
 
 
 def export(answer: Recommendation, file: str | Path, train: str | Path | None = None) -> str:
@@ -177,7 +182,9 @@ def plan_run(task: str | Task | None = None, model: str | None = None, **argumen
     data: dict[str, Any] = {"train": order.train, "columns": order.columns}
     known: dict[str, Any] = {"rows": splits.train, "num_labels": len(splits.labels) or None}
     problem = build_problem(asked, order.model, **data, **known, **order.question)
-    return make_plan(order, splits, recommend(problem, method=order.method, settings=order.settings, **data))
+    return make_plan(
+        order, splits, recommend(problem, method=order.method, settings=order.settings, trace="never", **data)
+    )
 
 
 def run(task: str | Task | None = None, model: str | None = None, **arguments: Any) -> RunResult:
@@ -188,11 +195,13 @@ def run(task: str | Task | None = None, model: str | None = None, **arguments: A
     return start(plan_run(task, model, **arguments), observer)
 
 
-def _answer(problem: Problem, wishes: Wishes | None = None, only: Method | None = None) -> Recommendation:
+def _answer(
+    problem: Problem, wishes: Wishes | None = None, only: Method | None = None, trace: Trace = "never"
+) -> Recommendation:
     from peftselect.selector import select
 
     methods = {only.name: only} if only else host().methods()
-    return select(problem, methods, rules(), predictor(), wishes)
+    return select(problem, methods, rules(), predictor(), wishes, trace)
 
 
 @cache

@@ -119,6 +119,11 @@ def styled(text: str, style: str) -> Text:
     return Text(text, style=style)
 
 
+def is_terminal() -> bool:
+    """Whether someone watches stderr."""
+    return sys.stderr.isatty()
+
+
 @contextlib.contextmanager
 def waiting(text: str, *, quiet: bool = False) -> Iterator[None]:
     """While a job of seconds is done: a spinner on stderr, or one plain line where that is no terminal."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from peftselect.problem import Problem
-    from peftselect.selector import RankedCandidate, Reason, Recommendation
+    from peftselect.selector import RankedCandidate, Reason, Recommendation, Trace
 
 NOTHING_FITS = 3
 #: reasons shown without --explain
@@ -29,6 +29,8 @@ _BASES = {"rules": "rules", "records": "records", "both": "rules and records", "
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show at most N candidates.")
 @click.option("--explain", is_flag=True, help="Show the full reasoning for every candidate.")
 @click.option("--export", metavar="FILE", help="Write the recipe as a script (tasks that run does not train).")
+@click.option("--trace", "trace", flag_value="always", help="Trace the recommended candidate's memory, whatever.")
+@click.option("--no-trace", "trace", flag_value="never", help="Never trace: the closed form alone, without torch.")
 @options.json_option
 def recommend(
     task: str | None,
@@ -39,6 +41,7 @@ def recommend(
     explain: bool,
     export: str | None,
     as_json: bool,
+    trace: Trace | None,
     **question: Any,
 ) -> int:
     """Recommend a fine-tuning method and its whole recipe for a task, a base model and a budget.
@@ -54,7 +57,9 @@ def recommend(
     from peftselect.cli import console
 
     arguments = options.as_arguments(question)
-    answer = api.recommend(options.need_task(task), model, method=method, settings=settings, **arguments)
+    asked = options.need_task(task)
+    with console.waiting("looking at what fits", quiet=as_json or not console.is_terminal()):
+        answer = api.recommend(asked, model, method=method, settings=settings, trace=trace or "auto", **arguments)
     if as_json:
         console.print_json(answer.to_json(top))
     else:
@@ -166,7 +171,8 @@ def _source(reason: Reason) -> str:
 
 
 def _memory(item: RankedCandidate, problem: Problem) -> str:
-    need = f"{size(item.memory.device_bytes)} (± {item.memory.error_band_percent:.0f} %)"
+    source = item.memory.source.replace("_", " ")
+    need = f"{size(item.memory.device_bytes)} (± {item.memory.error_band_percent:.0f} %, {source})"
     if problem.hardware.vram_bytes is None:
         return f"{need}, no limit given"
     verdict = item.verdict.verdict.replace("_", " ")

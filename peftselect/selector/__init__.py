@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from peftselect.facts import problem_facts
 from peftselect.selector import constraints, reasons, scoring
 from peftselect.selector.answer import Excluded, RankedCandidate, Reason, Recommendation
+from peftselect.selector.confirmation import TRACES, Trace, confirm
 from peftselect.selector.consider import Question, Wishes, consider
 from peftselect.selector.recipes import RECIPE_FIELDS
 
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RECIPE_FIELDS",
+    "TRACES",
     "Excluded",
     "RankedCandidate",
     "Reason",
     "Recommendation",
+    "Trace",
     "Wishes",
     "fits_at_ease",
     "select",
@@ -41,10 +44,12 @@ def select(
     rules: Sequence[Rule] = (),
     predictor: Predictor | None = None,
     wishes: Wishes | None = None,
+    trace: Trace = "never",
 ) -> Recommendation:
     """Answer ``problem`` with the methods, rules and predictor at hand.
 
-    A hyperparameter or recipe field in ``wishes.settings`` goes before what defaults and rules say.
+    A hyperparameter or recipe field in ``wishes.settings`` goes before what defaults and rules say. ``trace`` has the
+    first candidate's training step traced: "auto" where the closed form could be wrong about whether it fits.
     """
     question = Question(problem, problem_facts(problem), rules, predictor, wishes or Wishes())
     offered: list[RankedCandidate] = []
@@ -55,8 +60,9 @@ def select(
             excluded.append(outcome)
         else:
             offered.append(outcome)
-    ranked = scoring.rank(offered, problem.priorities.prefer)
-    return Recommendation(problem, tuple(ranked), tuple(excluded), tuple(reasons.notes(problem, ranked)))
+    found = confirm(question, methods, scoring.rank(offered, problem.priorities.prefer), trace)
+    notes = (*reasons.notes(problem, found.ranked), *found.notes)
+    return Recommendation(problem, tuple(found.ranked), (*excluded, *found.excluded), notes)
 
 
 def fits_at_ease(answer: Recommendation) -> bool:
