@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from peftselect.tuners.bottleneck import BottleneckConfig
     from peftselect.tuners.compacter import CompacterConfig
     from peftselect.tuners.convolution import ConvolutionConfig
+    from peftselect.tuners.hyper import HyperConfig
     from peftselect.tuners.instance_prefix import InstancePrefixConfig
     from peftselect.tuners.mam import MamConfig
     from peftselect.tuners.prefix import PrefixConfig
@@ -112,6 +113,7 @@ _HOMES = {
     "tuners.propetl": ("ProConfig",),
     "tuners.instance_prefix": ("InstancePrefixConfig",),
     "tuners.block_prompt": ("BlockPromptConfig",),
+    "tuners.hyper": ("HyperConfig",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -133,6 +135,7 @@ __all__ = [
     "DataProfile",
     "Hardware",
     "HeadShape",
+    "HyperConfig",
     "Hyperparameter",
     "InputError",
     "InstancePrefixConfig",
