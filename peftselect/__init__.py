@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from peftselect.tuners.bottleneck import BottleneckConfig
     from peftselect.tuners.compacter import CompacterConfig
     from peftselect.tuners.convolution import ConvolutionConfig
+    from peftselect.tuners.fusion import FusionConfig
     from peftselect.tuners.hyper import HyperConfig
     from peftselect.tuners.instance_prefix import InstancePrefixConfig
     from peftselect.tuners.mam import MamConfig
@@ -114,6 +115,7 @@ _HOMES = {
     "tuners.instance_prefix": ("InstancePrefixConfig",),
     "tuners.block_prompt": ("BlockPromptConfig",),
     "tuners.hyper": ("HyperConfig",),
+    "tuners.fusion": ("FusionConfig",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -133,6 +135,7 @@ __all__ = [
     "ConvolutionConfig",
     "DataError",
     "DataProfile",
+    "FusionConfig",
     "Hardware",
     "HeadShape",
     "HyperConfig",

@@ -136,6 +136,8 @@ class Method(ABC):
     because: ClassVar[str] = ""
     #: where the thesis has it: sections ("2.2.4", "5.3") and tables ("T2.5")
     thesis: ClassVar[tuple[str, ...]] = ()
+    #: what a user must give before it can serve any model (trained adapters, say); empty for most
+    needs: ClassVar[str] = ""
     #: what does not work, one sentence each; shown on the card
     limits: ClassVar[tuple[str, ...]] = ()
     #: what was simplified against the paper, one sentence each; empty where it is faithful

@@ -72,7 +72,7 @@ class EmbeddingPrompt(Method):
         from peftselect import BlockPromptConfig
 
         return BlockPromptConfig(
-            target_modules=r"(?:.*\.)?(?:encoder|transformer)\.layers?\.\d+",
+            target_modules=r"(?:.*\.)?(?:(?:encoder|transformer)\.layers?|albert_layers)\.\d+",
             num_virtual_tokens=int(values["num_virtual_tokens"]),
             width=shape.hidden_size,
             task_type=context.task_type,

@@ -17,9 +17,7 @@ class Hypernetwork(AdapterMethod):
 
     name = "hypernetwork"
     title = "HyperNetwork (HyperFormer)"
-    summary = (
-        "One small network emits the adapters of all layers from an embedding of each place."
-    )
+    summary = "One small network emits the adapters of all layers from an embedding of each place."
     aliases = ("hypernetworks", "hyperformer", "hypernet")
     structure = Structure(
         intra_connectivity="a network emits the weights of a non-linear MLP",

@@ -278,3 +278,47 @@ def test_embedding_prompts_leave_the_length_and_padding_as_they_are() -> None:
         assert torch.allclose(together[1, :4], model(ids()[1:, :4]).logits[0], atol=1e-5)
         with model.disable_adapter():
             assert not torch.allclose(model(ids(), attention_mask=mask).logits, together, atol=1e-3)
+
+
+def test_fusion_weighs_trained_adapters_that_stay_as_they_are(tmp_path: Path) -> None:
+    import torch
+
+    from peftselect import load
+    from peftselect.testing.models import saved_parameters
+
+    sources = []
+    for name in ("first", "second"):
+        trained, shape, _ = applied("adapter_pfeiffer", "bert", "sequence_classification")
+        trained.save_pretrained(tmp_path / name)
+        sources.append(str(tmp_path / name))
+    method = METHODS["adapter_fusion"]
+    values = resolve_values(method, shape, {"adapters": ",".join(sources)})
+    assert method.unsupported(shape, values) is None
+    model = method.apply(base("bert", "sequence_classification")[0], values, ApplyContext(shape, "test", 10))
+    layer = model.base_model.model.bert.encoder.layer[0].output.dense
+    with torch.no_grad():  # of two equal adapters any mix is the adapter itself
+        states = torch.randn(2, 5, 64)
+        assert torch.allclose(
+            layer(states), trained.base_model.model.bert.encoder.layer[0].output.dense(states), atol=1e-5
+        )
+    trainable = {name for name, item in model.named_parameters() if item.requires_grad and "psel_" in name}
+    assert {name.rsplit("psel_fusion_", 1)[1].split(".")[0] for name in trainable} == {"query", "key", "value"}
+    assert sum(item.numel() for item in model.parameters() if item.requires_grad) == method.trainable_parameters(
+        shape, values
+    )
+    model.save_pretrained(tmp_path / "fused")
+    assert saved_parameters(tmp_path / "fused" / "adapter_model.safetensors") == method.saved_parameters(shape, values)
+    again = load(tmp_path / "fused", base("bert", "sequence_classification")[0])
+    with torch.no_grad():
+        assert torch.allclose(again(ids()).logits, model.eval()(ids()).logits, atol=1e-6)
+
+
+def test_fusion_says_what_it_needs(tmp_path: Path) -> None:
+    _, shape = base("bert", "sequence_classification")
+    method = METHODS["adapter_fusion"]
+    assert method.unsupported(shape, resolve_values(method, shape)) == f"it needs {method.needs}"
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    folders = {"adapters": f"{tmp_path},{tmp_path}"}
+    why = method.unsupported(shape, resolve_values(method, shape, folders))
+    assert why == f"{tmp_path} holds no adapter of adapter_pfeiffer, but LORA"
+    assert "holds no adapter (FileNotFoundError)" in str(method.unsupported(shape, {"adapters": ("/nowhere", "/no")}))

@@ -121,7 +121,8 @@ def _job(method: Method, folder: Path) -> dict[str, Any]:
 
 def test_a_second_process_with_plain_peft_gives_the_same_logits(tmp_path: Path) -> None:
     jobs = []
-    for name, method in METHODS.items():
+    alone = {name: method for name, method in METHODS.items() if not method.needs}
+    for name, method in alone.items():
         (tmp_path / name).mkdir()
         jobs.append(_job(method, tmp_path / name))
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
@@ -135,5 +136,5 @@ def test_a_second_process_with_plain_peft_gives_the_same_logits(tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr
     differences = {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines()}
-    assert set(differences) == set(METHODS)
+    assert set(differences) == set(alone)
     assert max(differences.values()) <= 1e-5, differences
