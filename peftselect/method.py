@@ -20,7 +20,9 @@ QuantizedBase = Literal["no", "possible", "required"]
 #: "runnable": trains by itself; "stage": done to the model before or after training; "baseline": evaluated, not
 #: trained; "reference": named by the thesis, but nothing that can be run here
 Kind = Literal["runnable", "stage", "baseline", "reference"]
-ALL_HEADS: frozenset[str] = frozenset(get_args(HeadKind))
+#: every head that has a loss of its own; ``feature_extraction`` (no head: vectors) is served by those that name it
+ALL_HEADS: frozenset[str] = frozenset(get_args(HeadKind)) - {"feature_extraction"}
+VECTORS: frozenset[str] = frozenset({"feature_extraction"})
 LANGUAGE_MODEL_HEADS: frozenset[str] = frozenset({"causal_lm", "seq2seq_lm"})
 ALL_ARCHITECTURES: frozenset[str] = frozenset(get_args(Architecture))
 #: bytes of a safetensors header and its per-tensor entry, enough for an estimate of an adapter's file
@@ -32,6 +34,7 @@ PEFT_TASK_TYPES: dict[str, str] = {
     "sequence_classification": "SEQ_CLS",
     "token_classification": "TOKEN_CLS",
     "question_answering": "QUESTION_ANS",
+    "feature_extraction": "FEATURE_EXTRACTION",
 }
 
 

@@ -29,6 +29,7 @@ AUTO_CLASSES = {
     "token_classification": "AutoModelForTokenClassification",
     "question_answering": "AutoModelForQuestionAnswering",
     "multiple_choice": "AutoModelForMultipleChoice",
+    "feature_extraction": "AutoModel",
 }
 DTYPES = {"bf16": torch.bfloat16, "pure_bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _SIXTEEN_BITS = (torch.bfloat16, torch.float16)

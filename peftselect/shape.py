@@ -17,6 +17,7 @@ HeadKind = Literal[
     "token_classification",
     "question_answering",
     "multiple_choice",
+    "feature_extraction",
 ]
 Stack = Literal["encoder", "decoder"]
 Role = Literal[

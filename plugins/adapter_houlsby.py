@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peftselect import AdapterMethod, Hyperparameter, Reference, Structure, hookimpl
+from peftselect import ALL_HEADS, AdapterMethod, Hyperparameter, Reference, Structure, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ class Houlsby(AdapterMethod):
 
     name = "adapter_houlsby"
     title = "Adapter (Houlsby)"
+    heads = ALL_HEADS | {"feature_extraction"}
     summary = "Puts small bottleneck networks after attention and feed-forward parts: strong on understanding tasks."
     aliases = ("adapter", "adapters", "adapter^s", "adapter_s", "sequential_adapter", "houlsby", "bottleneck")
     structure = Structure(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peftselect import Hyperparameter, MemoryTraits, Method, Reference, Structure, hookimpl
+from peftselect import ALL_HEADS, Hyperparameter, MemoryTraits, Method, Reference, Structure, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ class FullFinetuning(Method):
 
     name = "full_finetuning"
     title = "Full fine-tuning"
+    heads = ALL_HEADS | {"feature_extraction"}
     summary = "Trains every weight: the quality to compare with when data abound, at the price of a model per task."
     family = "selective"
     aliases = ("full", "ft", "full_tuning", "fine_tuning")

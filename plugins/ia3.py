@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peftselect import Hyperparameter, MemoryTraits, Method, Reference, Structure, hookimpl, path_pattern, reads_encoder
+from peftselect import (
+    ALL_HEADS,
+    Hyperparameter,
+    MemoryTraits,
+    Method,
+    Reference,
+    Structure,
+    hookimpl,
+    path_pattern,
+    reads_encoder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +27,7 @@ class Ia3(Method):
 
     name = "ia3"
     title = "(IA)³"
+    heads = ALL_HEADS | {"feature_extraction"}
     summary = "Rescales keys, values and FFN activations with one vector each: very few parameters, few-shot learning."
     family = "additive"
     aliases = ("(ia)3", "(ia)^3")

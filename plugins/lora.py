@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peftselect import LowRankMethod, Reference, Structure, hookimpl
+from peftselect import ALL_HEADS, LowRankMethod, Reference, Structure, hookimpl
 
 
 class Lora(LowRankMethod):
@@ -10,6 +10,7 @@ class Lora(LowRankMethod):
 
     name = "lora"
     title = "LoRA"
+    heads = ALL_HEADS | {"feature_extraction"}
     summary = "Learns a low-rank update of chosen linear layers; merges into them without a trace."
     family = "reparameterized"
     structure = Structure(

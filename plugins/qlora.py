@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peftselect import LowRankMethod, Reference, Structure, hookimpl
+from peftselect import ALL_HEADS, LowRankMethod, Reference, Structure, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +17,7 @@ class QLora(LowRankMethod):
 
     name = "qlora"
     title = "QLoRA"
+    heads = ALL_HEADS | {"feature_extraction"}
     summary = "LoRA on all linear layers of a base stored in 4 bits: the least memory for a large model."
     family = "reparameterized"
     structure = Structure(

@@ -61,5 +61,6 @@ SAMPLES: dict[str, Sample] = {
     "math_reasoning": _math,
     "instruction": lambda n: {"instruction": text(n), "input": "what ?", "output": " ".join(words(n)[:4])},
     "dialogue": _chat,
+    "semantic_search": lambda n: {"query": " ".join(words(n)[4:]), "passage": text(n)},
     "alignment": lambda n: {"prompt": text(n), "chosen": "yes", "rejected": "no"},
 }

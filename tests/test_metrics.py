@@ -78,7 +78,8 @@ def test_seqeval_counts_whole_entities() -> None:
 
 def test_every_metric_computes() -> None:
     inputs = {"text": (["a"], [["a"]]), "Classification": (["a"], ["a"]), "Correlation": ([1.0], [1.0]),
-              "Seqeval": ([["O"]], [["O"]]), "MultiLabel": ([["O"]], [["O"]])}  # fmt: skip
+              "Seqeval": ([["O"]], [["O"]]), "MultiLabel": ([["O"]], [["O"]]),
+                  "Retrieval": ([["O"]], [["O"]])}  # fmt: skip
     assert len(METRICS) > 15
     for name, info in METRICS.items():
         said, true = inputs["text" if info.module in ("text", "generated") else info.cls]

@@ -48,6 +48,8 @@ class Work:
             )
         if shape.head.kind == "multiple_choice":
             batch *= max(shape.head.num_labels, 2)  # every choice of a question is a row
+        if shape.head.kind == "feature_extraction":
+            batch *= 2  # a query and a passage
         encoder = shape.architecture == "encoder"
         if shape.head.kind == "causal_lm":
             longer += target  # prompt and answer are one sequence

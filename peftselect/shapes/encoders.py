@@ -28,6 +28,7 @@ def _plain_heads(hidden: int, *, pooler: bool) -> dict[str, Callable[[int], Head
         "multiple_choice": partial(_one_layer, "multiple_choice", hidden, *pooled, "classifier"),
         "token_classification": partial(_one_layer, "token_classification", hidden, 0, 0, "classifier"),
         "question_answering": partial(_one_layer, "question_answering", hidden, 0, 0, "qa_outputs"),
+        "feature_extraction": lambda _: Head("feature_extraction", hidden, frozen=pooled[0], frozen_biases=pooled[1]),
     }
 
 

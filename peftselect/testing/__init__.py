@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from peftselect.method import ALL_ARCHITECTURES, ALL_HEADS, ApplyContext, Method, Recipe, resolve_values
+from peftselect.method import ALL_ARCHITECTURES, ALL_HEADS, VECTORS, ApplyContext, Method, Recipe, resolve_values
 from peftselect.modeling import AUTO_CLASSES, count_parameters, load_model, merge
 from peftselect.problem import BaseModel
 from peftselect.testing.models import (
@@ -26,6 +26,7 @@ from peftselect.testing.models import (
     auto_class,
     batch,
     logits,
+    loss_of,
     quiet,
     saved_parameters,
     tiny_folder,
@@ -53,7 +54,7 @@ class MethodContract:
         assert self.method.__doc__, "a method explains itself in a docstring"
         assert all(reference.url.startswith("http") and reference.year > 1980 for reference in made.references)
         assert made.references, "a method says where it comes from"
-        assert made.heads <= ALL_HEADS
+        assert made.heads <= ALL_HEADS | VECTORS
         assert made.heads
         assert made.architectures <= ALL_ARCHITECTURES
         assert made.acts_on, "acts_on says which parts of the network change"
@@ -221,7 +222,7 @@ class MethodContract:
         callbacks = self.method().callbacks(case.values, self.context(case))
         model.train()
         for step in range(STEPS):
-            loss = model(**batch(case, self.method().prepended_positions(case.values))).loss
+            loss = loss_of(model(**batch(case, self.method().prepended_positions(case.values))))
             assert torch.isfinite(loss), f"{case}: the loss is {loss}"
             loss.backward()
             for name, item in parameters.items():

@@ -113,6 +113,7 @@ def batch(case: Case, prepended: int = 0) -> dict[str, Any]:
             "end_positions": torch.tensor([3, 4]) + prepended,
         },
         "multiple_choice": lambda: {"labels": torch.tensor([0, 1])},
+        "feature_extraction": dict,
     }
     answers = labels[case.shape.head.kind]()
     if case.shape.head.kind == "multiple_choice":
@@ -129,7 +130,17 @@ def logits(model: Any, case: Case) -> Any:
         inputs["decoder_input_ids"] = inputs["input_ids"]
     with torch.no_grad():
         output = model.eval()(**inputs)
+    if case.shape.head.kind == "feature_extraction":
+        return output.last_hidden_state
     return output.start_logits if case.shape.head.kind == "question_answering" else output.logits
+
+
+def loss_of(output: Any) -> Any:
+    """The model's loss; of vectors, which have none, something that every weight has a part in."""
+    if hasattr(output, "last_hidden_state") and getattr(output, "loss", None) is None:
+        states = [output.last_hidden_state, getattr(output, "pooler_output", None)]
+        return sum((item - 1).abs().mean() for item in states if item is not None)
+    return output.loss
 
 
 def saved_parameters(file: Path) -> int:

@@ -94,8 +94,12 @@ def make_batch(shape: ModelShape, rows: int, length: int, target: int, before: i
     if head == "causal_lm":
         length += target
     choices = (shape.head.num_labels or 2,) if head == "multiple_choice" else ()
+    if head == "feature_extraction":
+        rows *= 2  # a query and a passage
     inputs = ids(rows, *choices, length)
     batch = {"input_ids": inputs, "attention_mask": torch.ones_like(inputs)}
+    if head == "feature_extraction":
+        return batch
     if head == "question_answering":
         return {**batch, "start_positions": ids(rows), "end_positions": ids(rows)}
     if head in ("sequence_classification", "multiple_choice"):

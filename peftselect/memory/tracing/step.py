@@ -127,7 +127,8 @@ def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int, turn:
     autocast = torch.autocast("cuda", dtype=made.autocast_dtype) if made.autocast_dtype else contextlib.nullcontext()
     with autocast:
         output = model(**batch)
-        loss = output.loss
+        # vectors have no loss of their own; the task's, of a few numbers a row, weighs nothing beside the body
+        loss = output.last_hidden_state.float().mean() if "loss" not in output else output.loss
         if not made.loop.keeps_outputs:
             del output
     log.mark(f"backward {index}")
