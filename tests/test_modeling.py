@@ -36,7 +36,7 @@ def made(folder: Path, method: str, head: str, labels: int = 3, seed: int = 0, *
                      "gradient_checkpointing": False, "learning_rate": 1e-3, "num_train_epochs": 1, "max_length": 16,
                      **recipe})  # fmt: skip
     chosen = host().method(method)
-    task: Any = SimpleNamespace(name="test")
+    task: Any = SimpleNamespace(name="test", problem_type=None)
     names = LABELS[:labels] if shape.head.num_labels and head != "question_answering" else ()
     candidate = Candidate(chosen, resolve_values(chosen, shape), plan)
     return (*build(Problem(task, base, shape), candidate, names, total_steps=10, seed=seed), plan)
