@@ -226,7 +226,8 @@ class Recipe:
 
     ``precision`` is the compute and weight type ("bf16", "fp16", "fp32"; full fine-tuning keeps float32 master weights
     under the first two, and none under "pure_bf16"); ``quantization`` the storage of the frozen
-    base (None, "int8", "nf4"); lengths are tokens (``max_target_length`` 0 where nothing is generated).
+    base (None, "int8", "nf4"); lengths are tokens (``max_target_length`` 0 where nothing is generated). ``packing``
+    puts several short examples of a causal model into one sequence, none of which sees another.
     """
 
     precision: Literal["bf16", "fp16", "fp32", "pure_bf16"]
@@ -242,6 +243,7 @@ class Recipe:
     warmup_ratio: float = 0.06
     weight_decay: float = 0.0
     lr_scheduler: str = "linear"
+    packing: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": tuple(OPTIMIZER_BYTES),
     "quantization": ("none", "int8", "nf4"),
 }
+_SWITCHES = ("gradient_checkpointing", "packing")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _NUMBERS: dict[str, type[int] | type[float]] = {
     "micro_batch_size": int,
@@ -93,10 +94,10 @@ def _parse(name: str, value: Any) -> Any:
         raise InputError(f"{name}={value!r} is not a choice", f"choose from {', '.join(_CHOICES[name])}")
     if name == "quantization" and value == "none":
         return None
-    if not isinstance(value, str) or name not in {*_NUMBERS, "gradient_checkpointing"}:
+    if not isinstance(value, str) or name not in {*_NUMBERS, *_SWITCHES}:
         return value
     try:
-        if name == "gradient_checkpointing":
+        if name in _SWITCHES:
             return _BOOLEANS[value.lower()]
         number = _NUMBERS[name](value)
     except (ValueError, KeyError) as error:

@@ -15,7 +15,7 @@ from peftselect.errors import NothingFitsError, PeftSelectError
 from peftselect.method import ApplyContext
 from peftselect.results import user_store
 from peftselect.task import TaskContext
-from peftselect.training import callbacks, machine, measurement, papers, recording, saving, trainer
+from peftselect.training import callbacks, machine, measurement, packing, papers, recording, saving, trainer
 from peftselect.training.evaluation import Evaluated, Evaluation
 from peftselect.training.progress import quiet
 from peftselect.training.regression import start_at_mean
@@ -104,6 +104,8 @@ def _prepare(plan: RunPlan, here: machine.Machine, scratch: Path, observer: Obse
         template=plan.template,
     )
     encoded = task.encode_train(plan.splits.train, context)
+    if candidate.recipe.packing:
+        encoded = packing.pack(encoded, here.max_length + candidate.recipe.max_target_length, context.head)
     rows = draw(plan.splits.validation, MONITORED[task.generates(context.head)], plan.seed)
     monitor = Evaluation(task, rows, context)
     steps, epochs = trainer.optimizer_steps(len(encoded), candidate.recipe, plan.max_steps)
@@ -126,6 +128,8 @@ def _train(session: Session) -> Any:
     )
     session.context.tokenizer.padding_side = tokenizer.padding_side
     _count(session, model)
+    if candidate.recipe.packing:
+        packing.check(model, f"{plan.problem.model.name} with {candidate.method.title}")
     best = callbacks.KeepBest(session.scratch / "best.safetensors", plan.problem.task.higher_is_better, PATIENCE)
     watch = callbacks.WatchLoss()
     applied = ApplyContext(
@@ -176,10 +180,13 @@ def _trainer(session: Session, model: Any, mixed: str | None, hung_on: list[Any]
         cpu=session.here.device.type == "cpu",
         generates=plan.problem.task.generates(context.head),
     )
+    collator = plan.problem.task.collator(context, model)
+    if candidate.recipe.packing:
+        collator = packing.collator(context.tokenizer.pad_token_id, collator)
     return trainer.make_trainer(
         model,
         arguments,
-        plan.problem.task.collator(context, model),
+        collator,
         context.head,
         tokenizer=context.tokenizer,
         train=session.train if training else None,
