@@ -26,9 +26,11 @@ made.use_cache = False
 shape, lora = read_shape(made.to_dict()), host().method("lora")
 values = resolve_values(lora, shape)
 
-def build(device):
+def load(device):
     with torch.device(device):
-        model = transformers.AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16)
+        return transformers.AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16)
+
+def prepare(model):
     model = lora.apply(model, values, ApplyContext(shape, "trace", 10))
     trained = [p for p in model.parameters() if p.requires_grad]
     return TracedModel(model, torch.optim.AdamW(trained, foreach=False), vocabulary=shape.vocab_size)
@@ -39,7 +41,7 @@ def batches(device, lengths=(8, 64)):
                  labels=torch.zeros((2, n), dtype=torch.long, device=device)) for n in lengths]
 
 before = functional.scaled_dot_product_attention, torch.nn.Module._apply, torch.tensor
-trace = trace_steps(build, batches)
+trace = trace_steps(load, prepare, batches)
 assert (functional.scaled_dot_product_attention, torch.nn.Module._apply, torch.tensor) == before
 assert trace.trainable_parameters == lora.trainable_parameters(shape, values)
 assert trace.total_parameters == shape.total_parameters + trace.trainable_parameters
@@ -49,7 +51,7 @@ assert sum(parts.values()) == trace.peak_bytes, (parts, trace.peak_bytes)
 assert 2 * shape.total_parameters <= parts["weights"] <= 2 * shape.total_parameters + 4096
 assert parts["adapter"] == 4 * trace.trainable_parameters
 assert 8 * trace.trainable_parameters <= parts["optimizer"] <= 8 * trace.trainable_parameters + 4096
-longer = trace_steps(build, lambda device: batches(device, (8, 128)))
+longer = trace_steps(load, prepare, lambda device: batches(device, (8, 128)))
 assert longer.breakdown["activations"] > 1.8 * parts["activations"]
 done = replay(trace.log.events)
 assert trace.peak_bytes <= done.peak_allocated <= done.peak_reserved

@@ -8,7 +8,7 @@ from typing import Any
 
 from peftselect.memory.allocator import replay, smallest_capacity
 from peftselect.memory.trace import Loop, NotTracedError, TracedMemory, TraceRequest
-from peftselect.memory.tracing.building import build_model, make_batch, method_of, prepended, shape_of
+from peftselect.memory.tracing.building import apply_method, load_model, make_batch, method_of, prepended, shape_of
 from peftselect.memory.tracing.log import AllocationLog
 from peftselect.memory.tracing.optimizers import make_optimizer
 from peftselect.memory.tracing.policies import PolicyTracker
@@ -50,21 +50,29 @@ def trace(request: TraceRequest) -> Trace:
         before = prepended(request)
         return [make_batch(shape, recipe.micro_batch_size, *sizes, before, device) for sizes in lengths]
 
-    def build(device: str) -> TracedModel:
-        model = build_model(request, shape, device)
+    def prepare(base: Any) -> TracedModel:
+        model = apply_method(base, request, shape)
         if method_of(request) is not None and (mixed := autocast(model, recipe)):
             raise NotTracedError(f"mixed precision ({mixed} over float32 weights) is not traced")
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = make_optimizer(recipe.optimizer, trained)
+        method = method_of(request)
+        own = method.optimizer(model, request.values) if method is not None else None
+        optimizer = own if own is not None else make_optimizer(recipe.optimizer, model)
         return TracedModel(model, optimizer, vocabulary=shape.vocab_size, loop=request.loop)
 
-    return trace_steps(build, batches, padded=request.padded)
+    return trace_steps(
+        lambda device: load_model(request, shape, device),
+        prepare,
+        batches,
+        padded=request.padded,
+        reserves_weights=request.loop.reserves_weights,
+    )
 
 
 def counts(request: TraceRequest) -> tuple[int, int, int]:
     """(trainable parameters, all parameters, bytes of the saved file) of the whole model; no step is taken."""
+    shape = shape_of(request)
     with fake_device() as device, PolicyTracker(AllocationLog(), device):
-        model = build_model(request, shape_of(request), device)
+        model = apply_method(load_model(request, shape, device), request, shape)
         parameters = list(model.parameters())
         trainable = sum(item.numel() for item in parameters if item.requires_grad)
         return trainable, sum(item.numel() for item in parameters), saved_bytes(model)

@@ -41,8 +41,8 @@ def transformers_config(request: TraceRequest) -> Any:
     return config
 
 
-def build_model(request: TraceRequest, shape: ModelShape, device: str) -> Any:
-    """The base model with the method (or the raw peft configuration) applied, on the fake device."""
+def load_model(request: TraceRequest, shape: ModelShape, device: str) -> Any:
+    """The base model under its head, on the fake device."""
     import transformers
     from transformers.initialization import no_init_weights
 
@@ -62,10 +62,16 @@ def build_model(request: TraceRequest, shape: ModelShape, device: str) -> Any:
     model.tie_weights()
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def apply_method(model: Any, request: TraceRequest, shape: ModelShape) -> Any:
+    """The model with the method, or the raw peft configuration, applied."""
+    method = method_of(request)
     if method is None:
         return _with_peft(model, request)
     model = method.apply(model, request.values, ApplyContext(shape, "trace", TOTAL_STEPS))
-    if recipe.precision != "pure_bf16":
+    if request.recipe.precision != "pure_bf16":
         train_in_float32(model)
     return model
 

@@ -82,10 +82,9 @@ class AllocationLog:
         """Kind of the storage with this number in :attr:`events`."""
         return self._kinds[serial]  # type: ignore[index]
 
-    def kind_of(self, tensor: torch.Tensor) -> str | None:
-        """Kind of the storage under a tensor, or None if the log does not know it."""
-        entry = self._live.get(id(tensor.untyped_storage()))
-        return None if entry is None else self._kinds[entry[0]]
+    def serial(self, tensor: torch.Tensor) -> int:
+        """Number of the storage under a tensor, unique in this log; 0 if the log does not know it."""
+        return self._live.get(id(tensor.untyped_storage()), (0, 0))[0]
 
     def breakdown_at_peak(self) -> dict[str, int]:
         """Bytes held by each kind at the moment of the highest total."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from peftselect.memory.tracing.log import StorageTracker
+from peftselect.memory.tracing.log import AllocationLog, StorageTracker
 
 _ATEN = torch.ops.aten
 _INDEXING = (_ATEN.index.Tensor, _ATEN.index_put_.default, _ATEN.index_put.default)
@@ -19,6 +19,11 @@ _INDEXING = (_ATEN.index.Tensor, _ATEN.index_put_.default, _ATEN.index_put.defau
 
 class PolicyTracker(StorageTracker):
     """A storage tracker that also answers value-dependent operations."""
+
+    def __init__(self, log: AllocationLog, device_type: str, wide: int = 0) -> None:
+        super().__init__(log, device_type, wide)
+        #: how many elements are set in masks that were written element by element, by the storage's serial
+        self._set: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Answer what depends on values; hand the rest on."""
@@ -37,10 +42,24 @@ class PolicyTracker(StorageTracker):
             return super().__torch_dispatch__(_ATEN.zeros.default, types, ([length],), options)
         if func in _INDEXING:
             args = (args[0], self._indices(args[1]), *args[2:])
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if func is _ATEN._linalg_svd.default and out[2].device.type == self.device_type:
+            out = (out[0], out[1], self._by_rows(out[2]))
+        elif func is _ATEN.scatter_.src:
+            self._set[self.log.serial(out)] = args[2].numel()
+        elif func is _ATEN.eq.Scalar and (count := self._set.get(self.log.serial(args[0]))):
+            self._set[self.log.serial(out)] = count
+        return out
+
+    def _by_rows(self, tensor: torch.Tensor) -> torch.Tensor:
+        """cuSOLVER's right singular vectors lie by rows, so that their first rows are a view that keeps all alive."""
+        made = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+        self.note(made)
+        return made
 
     def _all_selected(self, mask: torch.Tensor) -> torch.Tensor:
-        chosen = torch.empty((mask.numel(), mask.dim()), dtype=torch.int64, device=mask.device)
+        count = self._set.get(self.log.serial(mask), mask.numel())
+        chosen = torch.empty((count, mask.dim()), dtype=torch.int64, device=mask.device)
         self.note(chosen)
         return chosen
 

@@ -16,9 +16,8 @@ from peftselect.memory.tracing.attention import attention_as_on_cuda
 from peftselect.memory.tracing.log import AllocationLog
 from peftselect.memory.tracing.policies import PolicyTracker
 from peftselect.memory.tracing.saved import saved_bytes
+from peftselect.memory.tracing.stand_ins import FAKE_DEVICE, FakeBackend, stand_ins
 
-#: a Python-only device that stands for the GPU, so that what stays on the host is told apart
-FAKE_DEVICE = "fakegpu"
 Batch = Mapping[str, torch.Tensor]
 
 
@@ -56,9 +55,9 @@ def fake_device() -> Iterator[str]:
     if not _registered:
         from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-        _setup_privateuseone_for_python_backend(FAKE_DEVICE)
+        _setup_privateuseone_for_python_backend(FAKE_DEVICE, FakeBackend())
         _registered = True
-    with FakeTensorMode(allow_non_fake_inputs=True), _modules_move_plainly(), _literals_move():
+    with FakeTensorMode(allow_non_fake_inputs=True), stand_ins():
         yield FAKE_DEVICE
 
 
@@ -66,12 +65,17 @@ _registered = False
 
 
 def trace_steps(
-    build: Callable[[str], TracedModel],
+    load: Callable[[str], Any],
+    prepare: Callable[[Any], TracedModel],
     batches: Callable[[str], Sequence[Batch]],
     *,
     padded: bool = True,
+    reserves_weights: bool = False,
 ) -> Trace:
-    """Build a model with ``build(device)`` and run one optimizer step on each batch, logging every storage.
+    """Load a base model, make it ready to train, and run one optimizer step on each batch, logging every storage.
+
+    ``load(device)`` makes the base model, of which only what it holds in the end counts; ``prepare(model)`` applies the
+    method. ``reserves_weights``: the room of the base's weights is taken in one piece first (:class:`Loop`).
 
     The first batch should be a short one: the second step then sees the optimizer's states. Gradients are cleared
     before each step, norms are clipped, exactly as transformers' Trainer does.
@@ -79,20 +83,24 @@ def trace_steps(
     log = AllocationLog()
     with fake_device() as device, attention_as_on_cuda(padded=padded):
         tracker = PolicyTracker(log, device)
+        base = load(device)
+        _note_weights(log, base, reserves_weights)
         with tracker:
-            made = build(device)
+            made = prepare(base)
         tracker.wide = made.vocabulary
         model, optimizer = made.model, made.optimizer
         _label_parameters(log, model)
         saved = saved_bytes(model)
         gc.collect()
         model.train()
+        held: Any = None
         for index, (batch, turn) in enumerate(_turns(batches(device), made.loop)):
             if index and made.loop.empties_cache:
                 log.empty_cache()
             with tracker:
-                _step(log, made, batch, index, turn)
+                held = _step(log, made, batch, index, turn)
             log.relabel(_optimizer_tensors(optimizer), "optimizer")
+        del held
         parameters = list(model.parameters())
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
         breakdown = log.breakdown_at_peak()
@@ -116,7 +124,8 @@ def _turns(batches: Sequence[Batch], loop: Loop) -> list[tuple[Batch, _Turn]]:
     return turns
 
 
-def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int, turn: _Turn) -> None:
+def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int, turn: _Turn) -> Any:
+    """One optimizer step; what the loop holds on to until the next forward pass is over is given back."""
     model, optimizer = made.model, made.optimizer
     if turn.first:
         optimizer.zero_grad()
@@ -129,18 +138,29 @@ def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int, turn:
         output = model(**batch)
         # vectors have no loss of their own; the task's, of a few numbers a row, weighs nothing beside the body
         loss = output.last_hidden_state.float().mean() if "loss" not in output else output.loss
-        if not made.loop.keeps_outputs:
-            del output
+    held = (output, loss) if made.loop.keeps_outputs else None
+    del output
     log.mark(f"backward {index}")
     loss.backward()
     log.relabel((p.grad for p in model.parameters() if p.grad is not None), "gradients")
     if not turn.last:
-        return
+        return held
     log.mark(f"optimizer {index}")
     log.phase = "optimizer"
     torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], made.max_grad_norm)
     optimizer.step()
     log.mark(f"end {index}")
+    return held
+
+
+def _note_weights(log: AllocationLog, base: Any, at_once: bool) -> None:
+    """The base as it stands on the device, weights first, in the order of its modules."""
+    held = [*base.parameters(), *base.buffers()]
+    if at_once:
+        log.temporary(sum({id(p.untyped_storage()): p.untyped_storage().nbytes() for p in held}.values()))
+    for tensor in held:
+        if tensor.device.type == FAKE_DEVICE:
+            log.born(tensor.untyped_storage(), "weights")
 
 
 def _label_parameters(log: AllocationLog, model: Any) -> None:
@@ -153,52 +173,3 @@ def _label_parameters(log: AllocationLog, model: Any) -> None:
 def _optimizer_tensors(optimizer: Any) -> Iterator[Any]:
     for state in optimizer.state.values():
         yield from state.values()
-
-
-@contextlib.contextmanager
-def _modules_move_plainly() -> Iterator[None]:
-    """``Module._apply`` without swapping tensors in place, which fake tensors with weak references refuse."""
-    original = torch.nn.Module._apply
-
-    def apply(self: Any, function: Callable[[Any], Any], recurse: bool = True) -> Any:
-        for child in self.children() if recurse else ():
-            child._apply(function)
-        for name, parameter in self._parameters.items():
-            if parameter is not None:
-                with torch.no_grad():
-                    moved = function(parameter)
-                if moved is not parameter:
-                    self._parameters[name] = torch.nn.Parameter(moved, parameter.requires_grad)
-        for name, buffer in self._buffers.items():
-            if buffer is not None:
-                self._buffers[name] = function(buffer)
-        return self
-
-    torch.nn.Module._apply = apply  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        torch.nn.Module._apply = original  # type: ignore[method-assign]
-
-
-@contextlib.contextmanager
-def _literals_move() -> Iterator[None]:
-    """``torch.tensor([...], device=fake)`` by way of the host: the fake device has no memory to write literals to."""
-    originals = {name: getattr(torch, name) for name in ("tensor", "as_tensor")}
-
-    def by_way_of_host(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def make(data: Any, *, device: Any = None, requires_grad: bool = False, **options: Any) -> torch.Tensor:
-            made = original(data, **options)
-            if device is not None and torch.device(device).type == FAKE_DEVICE:
-                made = made.to(device)
-            return made.requires_grad_() if requires_grad else made
-
-        return make
-
-    for name, original in originals.items():
-        setattr(torch, name, by_way_of_host(original))
-    try:
-        yield
-    finally:
-        for name, original in originals.items():
-            setattr(torch, name, original)
