@@ -37,6 +37,9 @@ def request(folder: Path, head: str = "causal_lm", method: str = "lora", **recip
         ("bert", "multiple_choice", "ia3", {}),
         ("bert", "token_classification", "p_tuning", {}),
         ("roberta", "sequence_classification", "full_finetuning", {"precision": "pure_bf16"}),
+        ("roberta", "sequence_classification", "full_finetuning", {"optimizer": "adafactor"}),
+        ("llama", "causal_lm", "lora", {"gradient_checkpointing": True, "optimizer": "paged_adamw_8bit"}),
+        ("llama", "causal_lm", "lora", {"precision": "fp16", "optimizer": "sgd"}),
     ],
 )
 def test_a_trace_counts_exactly_and_fits_its_own_capacity(
@@ -48,6 +51,17 @@ def test_a_trace_counts_exactly_and_fits_its_own_capacity(
     assert found.trainable_parameters == host().method(method).trainable_parameters(shape, asked.values)
     assert sum(found.breakdown.values()) <= found.peak_allocated_bytes
     assert found.peak_allocated_bytes <= found.smallest_capacity_bytes <= found.peak_reserved_bytes
+
+
+def test_autocast_copies_what_it_multiplies_and_checkpointing_keeps_little(tiny_models) -> None:
+    asked = request(tiny_models("llama"), method="full_finetuning")
+    single = replace(asked, recipe=replace(asked.recipe, precision="fp32"))
+    saving = replace(asked, recipe=replace(asked.recipe, gradient_checkpointing=True))
+    mixed, plain, little = (trace_memory(one).breakdown for one in (asked, single, saving))
+    assert mixed["adapter"] == plain["adapter"]  # float32 master weights in both
+    assert mixed["optimizer"] == plain["optimizer"]
+    assert mixed["activations"] < plain["activations"]
+    assert little["activations"] < mixed["activations"]
 
 
 def test_estimate_exact_says_that_it_was_traced(peftselect, tiny_models) -> None:
@@ -67,8 +81,6 @@ def test_estimate_exact_says_that_it_was_traced(peftselect, tiny_models) -> None
     ("options", "because"),
     [
         (("--method", "qlora"), "a base in nf4 has no kernels on fake tensors"),
-        (("--method", "full_finetuning"), "mixed precision (bf16 over float32 weights) is not traced"),
-        (("--method", "lora", "--optimizer", "adafactor"), "the optimizer adafactor is not traced"),
         (("--method", "lora", "--devices", "2"), "several devices are not traced"),
     ],
 )

@@ -20,7 +20,9 @@ class Loop:
     ``keeps_outputs``: it holds on to the outputs, a key/value cache among them. ``empties_cache``: it empties the
     allocator's cache before the longest batch. ``reserves_weights``: the weights were loaded straight onto the card,
     for which transformers reserves their room in one piece. ``first_length``: tokens of the step before the longest.
-    ``accumulates``: the longest batch is not the first micro-batch of its step, so that gradients wait beside it.
+    ``toggles_adapter``: the adapter is switched off and on again before the first step, which makes peft mark all of it
+    as trainable. ``accumulates``: the longest batch is not the first micro-batch of its step, so that gradients wait
+    beside it.
     """
 
     keeps_outputs: bool = False
@@ -28,6 +30,7 @@ class Loop:
     reserves_weights: bool = False
     first_length: int = 16
     accumulates: bool = False
+    toggles_adapter: bool = False
 
 
 #: the loop of ``run``

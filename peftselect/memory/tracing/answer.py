@@ -15,7 +15,7 @@ from peftselect.memory.tracing.policies import PolicyTracker
 from peftselect.memory.tracing.saved import saved_bytes
 from peftselect.memory.tracing.step import Batch, Trace, TracedModel, fake_device, trace_steps
 from peftselect.method import Recipe
-from peftselect.modeling import autocast
+from peftselect.modeling import DTYPES, autocast
 
 #: cuBLAS keeps a workspace from its first product on (8.125 MiB on current cards)
 WORKSPACE_BYTES = round(8.125 * 2**20)
@@ -52,12 +52,13 @@ def trace(request: TraceRequest) -> Trace:
 
     def prepare(base: Any) -> TracedModel:
         model = apply_method(base, request, shape)
-        if method_of(request) is not None and (mixed := autocast(model, recipe)):
-            raise NotTracedError(f"mixed precision ({mixed} over float32 weights) is not traced")
         method = method_of(request)
+        mixed = autocast(model, recipe) if method is not None else None
         own = method.optimizer(model, request.values) if method is not None else None
         optimizer = own if own is not None else make_optimizer(recipe.optimizer, model)
-        return TracedModel(model, optimizer, vocabulary=shape.vocab_size, loop=request.loop)
+        return TracedModel(
+            model, optimizer, DTYPES[mixed] if mixed else None, vocabulary=shape.vocab_size, loop=request.loop
+        )
 
     return trace_steps(
         lambda device: load_model(request, shape, device),

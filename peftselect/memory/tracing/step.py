@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import convert_to_fp32
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from peftselect.memory.trace import RUN_LOOP, Loop
 from peftselect.memory.tracing.attention import attention_as_on_cuda
 from peftselect.memory.tracing.log import AllocationLog
 from peftselect.memory.tracing.policies import PolicyTracker
+from peftselect.memory.tracing.precision import mixed_precision
 from peftselect.memory.tracing.saved import saved_bytes
 from peftselect.memory.tracing.stand_ins import FAKE_DEVICE, FakeBackend, stand_ins
 
@@ -91,6 +93,11 @@ def trace_steps(
         model, optimizer = made.model, made.optimizer
         _label_parameters(log, model)
         saved = saved_bytes(model)
+        parameters = list(model.parameters())
+        trainable = sum(p.numel() for p in parameters if p.requires_grad)
+        if made.loop.toggles_adapter:
+            with model.disable_adapter():
+                pass
         gc.collect()
         model.train()
         held: Any = None
@@ -101,8 +108,6 @@ def trace_steps(
                 held = _step(log, made, batch, index, turn)
             log.relabel(_optimizer_tensors(optimizer), "optimizer")
         del held
-        parameters = list(model.parameters())
-        trainable = sum(p.numel() for p in parameters if p.requires_grad)
         breakdown = log.breakdown_at_peak()
         total = sum(p.numel() for p in parameters)
     return Trace(log, log.peak_bytes, breakdown, trainable, total, saved)
@@ -133,11 +138,12 @@ def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int, turn:
     for tensor in batch.values():
         log.born(tensor.untyped_storage())
     log.mark(f"forward {index}")
-    autocast = torch.autocast("cuda", dtype=made.autocast_dtype) if made.autocast_dtype else contextlib.nullcontext()
-    with autocast:
+    with mixed_precision(made.autocast_dtype):
         output = model(**batch)
-        # vectors have no loss of their own; the task's, of a few numbers a row, weighs nothing beside the body
-        loss = output.last_hidden_state.float().mean() if "loss" not in output else output.loss
+    if made.autocast_dtype is not None:
+        output = convert_to_fp32(output)  # accelerate hands outputs on in float32
+    # vectors have no loss of their own; the task's, of a few numbers a row, weighs nothing beside the body
+    loss = output["loss"] if "loss" in output else output["last_hidden_state"].float().mean()
     held = (output, loss) if made.loop.keeps_outputs else None
     del output
     log.mark(f"backward {index}")
