@@ -72,7 +72,7 @@ def load_model(
     """
     arguments: dict[str, Any] = {"dtype": torch.float32 if master_weights else DTYPES[recipe.precision]}
     if recipe.quantization:
-        arguments["quantization_config"] = _quantization(recipe, shape)
+        arguments["quantization_config"] = quantization_config(recipe, shape)
         arguments["device_map"] = {"": device or ("cuda:0" if torch.cuda.is_available() else "cpu")}
     loader = getattr(transformers, AUTO_CLASSES[shape.head.kind])
     try:
@@ -212,7 +212,7 @@ def _config(base_model: BaseModel, shape: ModelShape, labels: Sequence[str]) -> 
     )
 
 
-def _quantization(recipe: Recipe, shape: ModelShape) -> Any:
+def quantization_config(recipe: Recipe, shape: ModelShape) -> Any:
     """4-bit NormalFloat with double quantisation, or 8 bits; heads that are trained stay as they are."""
     # transformers matches these from the start of a module's name: a part inside needs the pattern
     skipped = [f".*{name}" for name in (*shape.head.modules, *_MAY_BE_NEW)] if shape.head.modules else None

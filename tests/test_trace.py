@@ -40,6 +40,8 @@ def request(folder: Path, head: str = "causal_lm", method: str = "lora", **recip
         ("roberta", "sequence_classification", "full_finetuning", {"optimizer": "adafactor"}),
         ("llama", "causal_lm", "lora", {"gradient_checkpointing": True, "optimizer": "paged_adamw_8bit"}),
         ("llama", "causal_lm", "lora", {"precision": "fp16", "optimizer": "sgd"}),
+        ("llama", "causal_lm", "qlora", {"quantization": "nf4", "gradient_checkpointing": True}),
+        ("bert", "sequence_classification", "lora", {"quantization": "int8", "precision": "fp16"}),
     ],
 )
 def test_a_trace_counts_exactly_and_fits_its_own_capacity(
@@ -64,6 +66,19 @@ def test_autocast_copies_what_it_multiplies_and_checkpointing_keeps_little(tiny_
     assert little["activations"] < mixed["activations"]
 
 
+def test_a_packed_base_is_smaller_and_eight_bits_keep_their_inputs(tiny_models) -> None:
+    asked = request(tiny_models("llama"), precision="fp16")
+    four, eight = (
+        trace_memory(replace(asked, recipe=replace(asked.recipe, quantization=kind))).breakdown
+        for kind in ("nf4", "int8")
+    )
+    shape = read_shape(asked.config, "causal_lm")
+    packed = sum(linear.count * linear.in_features * linear.out_features for linear in shape.linears)
+    scales = eight["weights"] - four["weights"] - packed / 2  # half a byte a weight apart, and what scales take
+    assert abs(scales) < 1024 * sum(linear.count for linear in shape.linears) + packed / 32
+    assert eight["activations"] > four["activations"]
+
+
 def test_estimate_exact_says_that_it_was_traced(peftselect, tiny_models) -> None:
     options = ("--model", str(tiny_models("llama")), "--method", "lora", "--batch-size", "2", "--max-length", "64")
     done = peftselect("estimate", *options, "--exact", "--json")
@@ -80,7 +95,6 @@ def test_estimate_exact_says_that_it_was_traced(peftselect, tiny_models) -> None
 @pytest.mark.parametrize(
     ("options", "because"),
     [
-        (("--method", "qlora"), "a base in nf4 has no kernels on fake tensors"),
         (("--method", "lora", "--devices", "2"), "several devices are not traced"),
     ],
 )

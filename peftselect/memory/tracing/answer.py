@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peftselect.memory.allocator import replay, smallest_capacity
-from peftselect.memory.trace import Loop, NotTracedError, TracedMemory, TraceRequest
+from peftselect.memory.trace import Loop, TracedMemory, TraceRequest
 from peftselect.memory.tracing.building import apply_method, load_model, make_batch, method_of, prepended, shape_of
 from peftselect.memory.tracing.log import AllocationLog
 from peftselect.memory.tracing.optimizers import make_optimizer
@@ -15,7 +15,7 @@ from peftselect.memory.tracing.policies import PolicyTracker
 from peftselect.memory.tracing.saved import saved_bytes
 from peftselect.memory.tracing.step import Batch, Trace, TracedModel, fake_device, trace_steps
 from peftselect.method import Recipe
-from peftselect.modeling import DTYPES, autocast
+from peftselect.modeling import DTYPES, autocast, count_parameters
 
 #: cuBLAS keeps a workspace from its first product on (8.125 MiB on current cards)
 WORKSPACE_BYTES = round(8.125 * 2**20)
@@ -42,8 +42,6 @@ def answer(request: TraceRequest) -> TracedMemory:
 def trace(request: TraceRequest) -> Trace:
     """Trace a short step and one at the recipe's longest length."""
     recipe, shape, short = request.recipe, shape_of(request), request.loop.first_length
-    if recipe.quantization:
-        raise NotTracedError(f"a base in {recipe.quantization} has no kernels on fake tensors")
     lengths = ((short, min(short, recipe.max_target_length or short)), (recipe.max_length, recipe.max_target_length))
 
     def batches(device: str) -> Sequence[Batch]:
@@ -74,9 +72,7 @@ def counts(request: TraceRequest) -> tuple[int, int, int]:
     shape = shape_of(request)
     with fake_device() as device, PolicyTracker(AllocationLog(), device):
         model = apply_method(load_model(request, shape, device), request, shape)
-        parameters = list(model.parameters())
-        trainable = sum(item.numel() for item in parameters if item.requires_grad)
-        return trainable, sum(item.numel() for item in parameters), saved_bytes(model)
+        return *count_parameters(model), saved_bytes(model)
 
 
 def read_request(document: Mapping[str, Any]) -> TraceRequest:

@@ -9,6 +9,7 @@ import torch
 
 from peftselect.errors import InputError
 from peftselect.memory.trace import NotTracedError, TraceRequest
+from peftselect.memory.tracing.quantized import quantize
 from peftselect.memory.tracing.step import Batch
 from peftselect.method import ApplyContext, Method
 from peftselect.modeling import AUTO_CLASSES, DTYPES, train_in_float32
@@ -60,9 +61,20 @@ def load_model(request: TraceRequest, shape: ModelShape, device: str) -> Any:
     with no_init_weights(), torch.device(device):
         model = loader.from_config(config, dtype=dtype)
     model.tie_weights()
+    if not shape.tied_embeddings:
+        _untie(model)
+    if recipe.quantization:
+        model = quantize(model, recipe, shape)
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
+
+
+def _untie(model: Any) -> None:
+    """Transformers ties every T5 that it makes anew; published checkpoints hold two matrices where they say so."""
+    read, written = model.get_input_embeddings(), model.get_output_embeddings()
+    if read is not None and written is not None and written.weight is read.weight:
+        written.weight = torch.nn.Parameter(torch.empty_like(read.weight))
 
 
 def apply_method(model: Any, request: TraceRequest, shape: ModelShape) -> Any:
@@ -70,7 +82,11 @@ def apply_method(model: Any, request: TraceRequest, shape: ModelShape) -> Any:
     method = method_of(request)
     if method is None:
         return _with_peft(model, request)
-    model = method.apply(model, request.values, ApplyContext(shape, "trace", TOTAL_STEPS))
+    model = method.apply(
+        model,
+        request.values,
+        ApplyContext(shape, "trace", TOTAL_STEPS, quantized=request.recipe.quantization is not None),
+    )
     if request.recipe.precision != "pure_bf16":
         train_in_float32(model)
     return model

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from peftselect.memory.tracing.stand_ins import FAKE_DEVICE
+from peftselect.memory.tracing.stand_ins import FAKE_DEVICE, replaced
 
 _KEY = "AutocastPrivateUse1"
 _HALF = ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "conv1d", "conv2d", "conv_transpose1d",
@@ -34,8 +34,10 @@ def mixed_precision(dtype: torch.dtype | None) -> Iterator[None]:
         yield
         return
     _register()
+    plain = torch.is_autocast_enabled
+    asked = {"is_autocast_enabled": lambda device=FAKE_DEVICE: plain(device)}  # without a device torch means CUDA
     try:
-        with torch.autocast(FAKE_DEVICE, dtype=dtype):
+        with replaced(torch, **asked), torch.autocast(FAKE_DEVICE, dtype=dtype):
             yield
     finally:
         _copies.clear()

@@ -19,6 +19,7 @@ from peftselect.memory.tracing.policies import PolicyTracker
 from peftselect.memory.tracing.precision import mixed_precision
 from peftselect.memory.tracing.saved import saved_bytes
 from peftselect.memory.tracing.stand_ins import FAKE_DEVICE, FakeBackend, stand_ins
+from peftselect.modeling import count_parameters
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -93,8 +94,7 @@ def trace_steps(
         model, optimizer = made.model, made.optimizer
         _label_parameters(log, model)
         saved = saved_bytes(model)
-        parameters = list(model.parameters())
-        trainable = sum(p.numel() for p in parameters if p.requires_grad)
+        trainable, total = count_parameters(model)
         if made.loop.toggles_adapter:
             with model.disable_adapter():
                 pass
@@ -109,7 +109,6 @@ def trace_steps(
             log.relabel(_optimizer_tensors(optimizer), "optimizer")
         del held
         breakdown = log.breakdown_at_peak()
-        total = sum(p.numel() for p in parameters)
     return Trace(log, log.peak_bytes, breakdown, trainable, total, saved)
 
 
