@@ -164,6 +164,8 @@ class Method(ABC):
     saved_count_is_exact: ClassVar[bool] = True
     #: method under whose records this one is looked up when it has none of its own (qlora -> lora)
     records_like: ClassVar[str | None] = None
+    #: False where neither the thesis nor a record says how well it does: it runs by name, and is not recommended
+    judged: ClassVar[bool] = True
 
     @abstractmethod
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:

@@ -171,6 +171,17 @@ def test_every_method_is_either_offered_or_left_out_with_a_sentence() -> None:
     assert all(item.because for item in found.excluded)
 
 
+def test_what_nothing_is_known_about_runs_by_name_and_is_not_recommended() -> None:
+    unjudged = {name for name, method in host().methods().items() if not method.judged}
+    assert "dora" in unjudged
+    left_out = {item.method: item for item in answer("summarization").excluded}
+    assert unjudged <= set(left_out)
+    assert left_out["dora"].constraint == "evidence"
+    assert left_out["dora"].cheapest_change == "--method dora"
+    alone = peftselect.recommend("summarization", T5, method="dora", trace="never")
+    assert [item.method for item in alone.candidates] == ["dora"]
+
+
 def test_the_effective_batch_is_kept_whatever_the_memory() -> None:
     tight, wide = (
         answer("summarization", vram_gib=1.5, batch_size=24),

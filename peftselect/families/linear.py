@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftselect.errors import InputError
 from peftselect.hyperparameter import Hyperparameter
-from peftselect.method import MemoryTraits, Method
+from peftselect.method import ALL_HEADS, MemoryTraits, Method, Structure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,11 +132,29 @@ class LinearMethod(Method):
 class LowRankMethod(LinearMethod):
     """LoRA and its kin: ``W + s B A`` beside each target, mergeable into it."""
 
+    family: ClassVar[Any] = "reparameterized"
+    structure: ClassVar[Structure] = Structure(
+        intra_connectivity="dense: linear MLP",
+        inter_connectivity="fixed: dense",
+        parameters_adapted="reparameterization",
+        parameter_sharing="none",
+        input_type="data",
+        insertion_form="parallel",
+        insertions="all layers",
+        integration_form="scaled addition",
+        workspace="attention: queries/values",
+    )
+    heads: ClassVar[frozenset[str]] = ALL_HEADS | {"feature_extraction"}
+    starts_as_base: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
     quantized_base: ClassVar[Any] = "possible"
     adds_inference_cost: ClassVar[bool] = False
     #: learning rate at the default rank and scale in a model 2,000 wide
     base_learning_rate: ClassVar[float] = 5e-4
+    #: what LoraConfig is given beyond the settings: the start, or the variant
+    lora_options: ClassVar[Mapping[str, Any]] = {}
+    #: whether the scale is alpha / sqrt(r) by default
+    root_scale: ClassVar[bool] = False
 
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
         """Rank, scale, dropout, targets and rate.
@@ -153,7 +171,7 @@ class LowRankMethod(LinearMethod):
                 "lora_alpha", DEFAULT_ALPHA, "float", "the update is scaled by alpha / r", 1e-3, 4096, log=True
             ),
             Hyperparameter("lora_dropout", 0.1, "float", "dropout before the update", 0, 0.9, search=(0.0, 0.05, 0.1)),
-            Hyperparameter("use_rslora", False, "bool", "scale by alpha / sqrt(r) instead (rsLoRA)"),
+            Hyperparameter("use_rslora", self.root_scale, "bool", "scale by alpha / sqrt(r) instead (rsLoRA)"),
             self.target_setting(),
             Hyperparameter("learning_rate", rate, "float", "peak learning rate", 1e-6, 1.0, log=True),
         )
@@ -201,4 +219,5 @@ class LowRankMethod(LinearMethod):
             fan_in_fan_out=any(item.conv1d for item in linears) and not context.quantized,
             task_type=context.task_type,
             modules_to_save=context.modules_to_save,
+            **self.lora_options,
         )

@@ -55,6 +55,9 @@ def select(
     offered: list[RankedCandidate] = []
     excluded: list[Excluded] = []
     for method in methods.values():
+        if not method.judged and len(methods) > 1:
+            excluded.append(constraints.unjudged(method))
+            continue
         outcome = consider(question, method, constraints.twin_on_quantized_base(method, methods.values()))
         if isinstance(outcome, Excluded):
             excluded.append(outcome)

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 SCHEMA = 1
 ConfidenceSource = Literal["rules", "records", "both", "abstained"]
 Constraint = Literal[
-    "head", "architecture", "unsupported", "merge", "quantized-base", "multi-adapter", "rule", "memory", "time"
+    "head",
+    "architecture",
+    "unsupported",
+    "evidence",
+    "merge",
+    "quantized-base",
+    "multi-adapter",
+    "rule",
+    "memory",
+    "time",
 ]
 _RECIPE_KEYS = (
     "precision",

@@ -55,6 +55,12 @@ def unmet_needs(
     return failed
 
 
+def unjudged(method: Method) -> Excluded:
+    """What is said of a method that nothing is known about here."""
+    why = "neither the thesis nor a record says how it compares"
+    return Excluded(method.name, "evidence", why, f"--method {method.name}")
+
+
 def twin_on_quantized_base(method: Method, methods: Iterable[Method]) -> str | None:
     """Name of the method that is this one on a quantised base, if one is registered (QLoRA for LoRA)."""
     for other in methods:
