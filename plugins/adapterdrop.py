@@ -55,9 +55,10 @@ class AdapterDrop(AdapterMethod):
         return (self.bottleneck_setting(), self.activation_setting("gelu"), share, self.rate_setting())
 
     def _first(self, shape: ModelShape, stack: str, values: Mapping[str, Any]) -> int:
-        """The lowest block of a stack that has adapters."""
+        """The lowest block of a stack that has adapters: one at least has, and one has none, unless the share is 0."""
         blocks = shape.encoder_layers if stack == "encoder" else shape.decoder_layers
-        return int(blocks * float(values["dropped_share"]))
+        share = float(values["dropped_share"])
+        return min(max(round(blocks * share), int(share > 0)), max(blocks - 1, 0))
 
     def sites(self, shape: ModelShape, values: Mapping[str, Any]) -> tuple[LinearModule, ...]:
         """The layers of the upper blocks."""

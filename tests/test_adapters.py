@@ -156,10 +156,10 @@ def test_adapterdrop_leaves_the_lower_blocks_without_adapters_and_without_gradie
     import torch
 
     head = LANGUAGE_HEADS.get(kind, "sequence_classification")
-    model, shape, method = applied("adapterdrop", kind, head, dropped_share=0.5)
+    model, shape, method = applied("adapterdrop", kind, head)
     adapters = [name.split(".") for name, _ in model.named_parameters() if "psel_" in name]
     assert min(int(next(part for part in name if part.isdigit())) for name in adapters) == 1
-    quiet = method.memory(shape, resolve_values(method, shape, {"dropped_share": 0.5}), 4).quiet_blocks
+    quiet = method.memory(shape, resolve_values(method, shape), 4).quiet_blocks
     assert sum(quiet) == 1
     lowest = next(module for name, module in model.named_modules() if name.endswith((".layer.0", ".layers.0", "k.0")))
     seen: list[Any] = []

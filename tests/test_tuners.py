@@ -260,3 +260,25 @@ def test_load_refuses_what_is_no_adapter_and_what_names_no_base(tmp_path: Path) 
     )
     with pytest.raises(InputError, match="its base model /nowhere/at/all could not be loaded"):
         peftselect.load(tmp_path)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_code_that_a_run_prints_loads_the_adapter_in_a_new_process(own: bool, tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from peft import LoraConfig, get_peft_model
+
+    from peftselect.training.saving import loading_code
+
+    folder = tiny_folder("bert", "sequence_classification")
+    adapter = config() if own else LoraConfig(target_modules=["query"], task_type="SEQ_CLS")
+    get_peft_model(base(), adapter).save_pretrained(tmp_path / "adapter")
+    shape = SimpleNamespace(architecture="encoder", head=SimpleNamespace(kind="sequence_classification", modules=()))
+    problem = SimpleNamespace(shape=shape, model=SimpleNamespace(load_from=str(folder)))
+    recipe = SimpleNamespace(precision="fp32", quantization=None)
+    candidate = SimpleNamespace(method=SimpleNamespace(saves_adapter=True), recipe=recipe)
+    code = loading_code(problem, candidate, ("a", "b", "c"), tmp_path / "adapter", own_tuner=own)  # type: ignore[arg-type]
+    code = "\n".join(line for line in code.splitlines() if not line.startswith("tokenizer ="))  # tiny models have none
+    code += "\nimport sys; print(type(model).__name__, 'peftselect' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["PeftModelForSequenceClassification", str(own)], done.stderr

@@ -242,7 +242,8 @@ def _finish(session: Session, model: Any, draft: Path) -> RunResult:
         measured=session.measured,
         note="; ".join(here.notes),
     )
-    snippet = saving.loading_code(plan.problem, here.candidate, plan.splits.labels, plan.output)
+    own_tuner = hasattr(getattr(model, "active_peft_config", None), "saved_by")
+    snippet = saving.loading_code(plan.problem, here.candidate, plan.splits.labels, plan.output, own_tuner=own_tuner)
     papers.write(draft, plan, here.candidate, record, snippet, session.baseline, session.tuned, session.history)
     user_store().append(record)
     return RunResult(record, plan.output, snippet, (*plan.notes, *here.notes))

@@ -29,8 +29,13 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def loading_code(problem: Problem, candidate: Candidate, labels: Sequence[str], folder: Path) -> str:
-    """Python that loads the result with plain transformers and peft: ``model`` and ``tokenizer``, ready to predict."""
+def loading_code(
+    problem: Problem, candidate: Candidate, labels: Sequence[str], folder: Path, *, own_tuner: bool = False
+) -> str:
+    """Python that loads the result with plain transformers and peft: ``model`` and ``tokenizer``, ready to predict.
+
+    ``own_tuner``: the adapter is of a tuner that peft alone does not know, and is loaded through peftselect.
+    """
     loader = AUTO_CLASSES[problem.shape.head.kind]
     where = str(folder.absolute())
     if not candidate.method.saves_adapter:
@@ -48,14 +53,16 @@ def loading_code(problem: Problem, candidate: Candidate, labels: Sequence[str], 
         names.append("BitsAndBytesConfig")
         arguments.append(f"quantization_config={_quantization(problem, candidate)}")
     lines = [
-        "from peft import PeftModel",
+        "import peftselect" if own_tuner else "from peft import PeftModel",
         f"from transformers import {', '.join(names)}",
         "",
         f"base = {loader}.from_pretrained(",
         f"    {problem.model.load_from!r},",
         *(f"    {argument}," for argument in arguments),
         ")",
-        f"model = PeftModel.from_pretrained(base, {where!r}).eval()",
+        f"model = peftselect.load({where!r}, base)"
+        if own_tuner
+        else f"model = PeftModel.from_pretrained(base, {where!r}).eval()",
         f"tokenizer = AutoTokenizer.from_pretrained({where!r})",
     ]
     if problem.shape.architecture == "decoder" and problem.shape.head.kind == "sequence_classification":
