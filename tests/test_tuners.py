@@ -156,7 +156,14 @@ def test_a_tuner_with_a_wrong_prefix_or_a_taken_name_is_refused() -> None:
         registry.register_tuner(type("Taken", (BottleneckConfig,), {}), BottleneckModel)
 
 
-@pytest.mark.parametrize("order", ["import peftselect, peft", "import peft, peftselect"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import peftselect, peft",
+        "import peft, peftselect",
+        "import peftselect, importlib.util; importlib.util.find_spec('peft')",
+    ],
+)
 def test_plain_peft_loads_our_adapters_whichever_is_imported_first(order: str, tmp_path: Path) -> None:
     from peft import get_peft_model
 

@@ -129,6 +129,7 @@ class _Watch(importlib.abc.MetaPathFinder):
     """Sees peft being imported, once, and imports the tuners after it."""
 
     waiting = False
+    looking = False
 
     def install(self) -> None:
         """Begin to watch; register at once where peft is there already."""
@@ -141,21 +142,28 @@ class _Watch(importlib.abc.MetaPathFinder):
     def arrived(self) -> None:
         """Import every module that waits for peft; one that fails must not take peft down with it."""
         self.waiting = False
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
         _postponed.extend(_modules)
         catch_up()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """peft's own spec, with a loader that calls us when it has run; nothing for any other module."""
-        if name != "peft" or self not in sys.meta_path:
+        """peft's own spec, with a loader that calls us when it has run; nothing for any other module.
+
+        A spec is also asked for by those who only want to know whether peft is installed (transformers does), so that
+        the watch goes on until the module has really run.
+        """
+        if name != "peft" or self.looking or not self.waiting:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.loader is None:
-            sys.meta_path.insert(0, self)
-            return None
-        spec.loader = _Loader(spec.loader)
+        self.looking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.looking = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
         return spec
 
 
@@ -174,12 +182,8 @@ class _Loader(importlib.abc.Loader):
         return made
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module; watch again where that fails."""
-        try:
-            self.real.exec_module(module)
-        except BaseException:
-            sys.meta_path.insert(0, _watch)
-            raise
+        """Run the module, and then import the tuners; where it fails, the next attempt is watched as well."""
+        self.real.exec_module(module)
         module.__loader__ = self.real
         if module.__spec__ is not None:
             module.__spec__.loader = self.real
