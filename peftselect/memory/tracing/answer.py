@@ -6,9 +6,19 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from peftselect.memory.allocator import replay, smallest_capacity
 from peftselect.memory.trace import Loop, TracedMemory, TraceRequest
-from peftselect.memory.tracing.building import apply_method, load_model, make_batch, method_of, prepended, shape_of
+from peftselect.memory.tracing.building import (
+    apply_method,
+    load_model,
+    make_batch,
+    method_of,
+    prepended,
+    shape_of,
+    wants_task_ids,
+)
 from peftselect.memory.tracing.log import AllocationLog
 from peftselect.memory.tracing.optimizers import make_optimizer
 from peftselect.memory.tracing.policies import PolicyTracker
@@ -46,7 +56,9 @@ def trace(request: TraceRequest) -> Trace:
 
     def batches(device: str) -> Sequence[Batch]:
         before = prepended(request)
-        return [make_batch(shape, recipe.micro_batch_size, *sizes, before, device) for sizes in lengths]
+        rows = recipe.micro_batch_size
+        ids = {"task_ids": torch.zeros(rows, dtype=torch.long, device=device)} if wants_task_ids(request) else {}
+        return [{**make_batch(shape, rows, *sizes, before, device), **ids} for sizes in lengths]
 
     def prepare(base: Any) -> TracedModel:
         model = apply_method(base, request, shape)

@@ -106,6 +106,11 @@ def prepended(request: TraceRequest) -> int:
     return int(config.get("num_virtual_tokens") or 0) if before else 0
 
 
+def wants_task_ids(request: TraceRequest) -> bool:
+    """Whether the tuner routes by the task of each row."""
+    return (request.peft_config or {}).get("peft_type") in ("MULTITASK_PROMPT_TUNING", "POLY")
+
+
 def make_batch(shape: ModelShape, rows: int, length: int, target: int, before: int, device: str) -> Batch:
     """A padded batch with labels: ``length`` tokens a row in, ``target`` out; ``before`` positions are prepended."""
 
