@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: comparisons that a level's own mean must outweigh: all tasks, then the task family, then family and regime
 PRIOR_GLOBAL, PRIOR_FAMILY, PRIOR_REGIME = 3.0, 6.0, 3.0
+#: papers that a method's mean must outweigh on a family of tasks where nobody has tried it
+PRIOR_PAPERS = 2.0
 #: distances beyond this many points count as this many: a collapsed run says "bad", not how bad
 CLIP_POINTS = 12.0
 #: comparisons which a method's own scatter must outweigh against that of all methods
@@ -132,10 +134,17 @@ class Predictor:
     def estimate(self, cell: Cell, method: str) -> tuple[float, float]:
         """Distance from the median and half the width of its 80 % interval, in points, for a method with records.
 
-        The width is the scatter of single comparisons, and on top of it what the mean itself may be off by.
+        The width is the scatter of single comparisons, and on top of it what the mean itself may be off by. Where the
+        method was never tried on the cell's family of tasks, its mean elsewhere counts the less the fewer papers it
+        comes from: one paper's tables share their models, their tuning and their interest.
         """
         difference = sum(level.at(cell, method) for level in self._levels)
         doubt = sum(level.doubt(cell, method) for level in self._levels)
+        own = self._by_method[method]
+        if all(item.cell.family != cell.family for item in own):
+            papers = len({item.cell.source for item in own})
+            doubt += difference**2 * PRIOR_PAPERS / (papers + PRIOR_PAPERS)
+            difference *= papers / (papers + PRIOR_PAPERS)
         return difference, INTERVAL_FACTOR * math.sqrt(self._scatter[method] + doubt)
 
     def _expected(self, asked: Cell, difference: float, half: float) -> Expected | None:
