@@ -1,0 +1,59 @@
+"""The closed form's peak, method hooks and all, against traces of the real step: four layers of published shapes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from peftselect.base_models import resolve_base_model
+from peftselect.memory.closed_form import estimate_memory
+from peftselect.memory.trace import TraceRequest
+from peftselect.memory.worker import trace_memory
+from peftselect.method import Recipe, resolve_values
+from peftselect.plugin_manager import host
+from peftselect.shapes import read_shape
+
+#: model, head, layers left, largest error: with so few layers, what is counted once a model weighs most
+SHAPES = (
+    ("llama-3.2-1b", "causal_lm", (0, 4), 0.10),
+    ("bert-base-uncased", "sequence_classification", (4, 0), 0.15),
+)
+#: the closed form counts a block's passing tensors although nothing of the body is run backwards
+APART = {"head_only"}
+RECIPE = Recipe("bf16", None, 4, 1, False, 1e-4, 1.0, 256)
+
+
+def error(name: str, model: str, head: str, layers: tuple[int, int]) -> float | None:
+    """Closed form over traced peak, less one; None where the method does not serve the model."""
+    config: dict[str, Any] = dict(resolve_base_model(model).config)
+    config["num_hidden_layers"] = max(layers)
+    method, shape = host().method(name), read_shape(config, head, 2)
+    if head not in method.heads or shape.architecture not in method.architectures or method.kind != "runnable":
+        return None
+    values = resolve_values(method, shape)
+    if method.unsupported(shape, values):
+        return None
+    recipe = replace(RECIPE, quantization="nf4" if method.quantized_base == "required" else None)
+    traced = trace_memory(TraceRequest(config, head, 2, False, name, values, recipe)).breakdown
+    parts = estimate_memory(shape, method, values, recipe).breakdown
+    said = sum(size for part, size in parts.items() if part not in ("fragmentation", "workspace", "cuda_context"))
+    return said / sum(traced.values()) - 1
+
+
+@pytest.mark.parametrize("name", ["lora", "ia3", "prompt_tuning"])
+def test_the_closed_form_is_near_the_trace(name: str) -> None:
+    model, head, layers, largest = SHAPES[0]
+    found = error(name, model, head, layers)
+    assert found is not None
+    assert abs(found) < largest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "head", "layers", "largest"), SHAPES, ids=[shape[0] for shape in SHAPES])
+def test_every_method_is_near_its_trace(model: str, head: str, layers: tuple[int, int], largest: float) -> None:
+    found = {name: error(name, model, head, layers) for name in sorted(host().methods()) if name not in APART}
+    served = {name: value for name, value in found.items() if value is not None}
+    assert len(served) > 10
+    assert {name: round(value, 3) for name, value in served.items() if abs(value) >= largest} == {}
