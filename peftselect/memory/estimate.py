@@ -16,9 +16,9 @@ from peftselect.memory.closed_form import (
     verdict,
 )
 from peftselect.memory.setting import OPTIMIZERS, Setting, settle
+from peftselect.memory.states import saved_bytes, total_parameters
 from peftselect.memory.trace import Loop, NotTracedError, TracedMemory, TraceRequest
 from peftselect.memory.traces import traced_memory
-from peftselect.method import ADAPTER_HEADER_BYTES
 
 if TYPE_CHECKING:
     from peftselect.method import Recipe
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OPTIMIZERS", "Estimate", "TraceMode", "estimate", "price", "trace_setting"]
 TraceMode = Literal["never", "fast", "exact"]
-#: adapters, and models that were trained whole, are saved in float32
-SAVED_BYTES = 4
 #: absolute errors of traces against published runs, in percent (benchmarks/trace_error.py)
 EXACT_BAND = ErrorBand(0.62, 5.4)
 FAST_BAND = ErrorBand(0.55, 5.6)
@@ -132,9 +130,8 @@ def _answer(setting: Setting, traced: TracedMemory | None, note: str) -> Estimat
             shape, method, setting.values, recipe, devices=machine.devices, sharding=machine.sharding
         )
         trainable = method.trainable_parameters(shape, setting.values)
-        inside = not method.saves_adapter or method.family == "selective"  # trains what is there, adds nothing
-        total = shape.total_parameters + (0 if inside else trainable - shape.head.parameters)
-        saved = SAVED_BYTES * method.saved_parameters(shape, setting.values) + ADAPTER_HEADER_BYTES
+        total = total_parameters(method, shape, setting.values)
+        saved = saved_bytes(method, shape, setting.values)
     if traced is not None:
         calibration = traced.smallest_capacity_bytes / memory.peak_bytes if method is not None else 1.0
         memory = from_trace(traced)

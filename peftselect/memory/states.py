@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from peftselect.method import ADAPTER_HEADER_BYTES
 
 if TYPE_CHECKING:
-    from peftselect.method import MemoryTraits, Recipe
+    from collections.abc import Mapping
+
+    from peftselect.method import MemoryTraits, Method, Recipe
     from peftselect.problem import Sharding
     from peftselect.shape import ModelShape
 
@@ -19,6 +23,18 @@ OPTIMIZER_BYTES = {
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 INT8_BYTES = 1.0
 FLOAT32 = 4
+
+
+def total_parameters(method: Method, shape: ModelShape, values: Mapping[str, Any]) -> int:
+    """Parameters of the base model and of what the method adds to it."""
+    if not method.saves_adapter or method.family == "selective":  # it trains what is there
+        return shape.total_parameters
+    return shape.total_parameters + max(method.trainable_parameters(shape, values) - shape.head.parameters, 0)
+
+
+def saved_bytes(method: Method, shape: ModelShape, values: Mapping[str, Any]) -> int:
+    """Size of the file that a run writes: adapters, and models that were trained whole, are saved in float32."""
+    return FLOAT32 * method.saved_parameters(shape, values) + ADAPTER_HEADER_BYTES
 
 
 def linear_parameters(shape: ModelShape) -> int:

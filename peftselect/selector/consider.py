@@ -11,7 +11,8 @@ from peftselect.facts import method_facts
 from peftselect.knowledge import Firing, Rule, fire
 from peftselect.memory.changes import Change, cheapest_changes
 from peftselect.memory.closed_form import FITS_MARGIN
-from peftselect.method import ADAPTER_HEADER_BYTES, Candidate, Recipe, resolve_values
+from peftselect.memory.states import saved_bytes, total_parameters
+from peftselect.method import Candidate, Recipe, resolve_values
 from peftselect.selector import constraints, reasons
 from peftselect.selector.answer import Excluded, FailedConstraint, Predicted, RankedCandidate
 from peftselect.selector.command import run_command
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from peftselect.predictor import Prediction, Predictor
     from peftselect.problem import Problem
 
-#: adapters, and models that were trained whole, are saved in float32
-SAVED_BYTES = 4
 #: cheapest changes that are named
 WAYS_OUT = 3
 
@@ -101,7 +100,6 @@ def _candidate(
     shape, wishes = problem.shape, question.wishes
     candidate = Candidate(method, values, fit.recipe, settings.set_by)
     trainable = method.trainable_parameters(shape, values)
-    added = 0 if method.family == "selective" or not method.saves_adapter else trainable - shape.head.parameters
     expected = prediction.expected if prediction else None
     return RankedCandidate(
         candidate=candidate,
@@ -109,8 +107,8 @@ def _candidate(
         verdict=fit.verdict,
         trainable_parameters=trainable,
         changed_parameters=method.changed_parameters(shape, values),
-        total_parameters=shape.total_parameters + max(added, 0),
-        adapter_bytes=SAVED_BYTES * method.saved_parameters(shape, values) + ADAPTER_HEADER_BYTES,
+        total_parameters=total_parameters(method, shape, values),
+        adapter_bytes=saved_bytes(method, shape, values),
         train_seconds=seconds,
         comparable_bytes=comparable_bytes(problem, method, settings),
         quality=(prediction.difference_points if prediction else 0.0) + sum(item.points for item in firings),
