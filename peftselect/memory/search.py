@@ -50,27 +50,21 @@ def longest_input(setting: Setting, trace: TraceMode = "never") -> Largest:
 
 def _search(what: What, at: Callable[[int], Estimate], step: int, most: int) -> Largest:
     """Double until it no longer fits, then halve the gap: about twice the logarithm of the answer in estimates."""
-    fitting, answer = 0, at(step)
-    if answer.verdict.verdict != "fits":
-        return Largest(what, 0, "memory", answer)
-    size, high = step, most // step * step
-    while True:
-        fitting, best = size, answer
-        if size >= high:
-            return Largest(what, fitting, "the model's positions" if what == "max_length" else "nothing", best)
-        size = min(2 * size, high)
-        answer = at(size)
-        if answer.verdict.verdict != "fits":
-            break
-    low, too_large = fitting // step, size // step
+    best = at(step)
+    if best.verdict.verdict != "fits":
+        return Largest(what, 0, "memory", best)
+    low, high, too_large = 1, most // step, most // step + 1
+    tried = 2
     while too_large - low > 1:
-        middle = (low + too_large) // 2
-        answer = at(middle * step)
+        answer = at(tried * step)
         if answer.verdict.verdict == "fits":
-            low, best = middle, answer
+            low, best = tried, answer
         else:
-            too_large = middle
-    return Largest(what, low * step, "memory", best)
+            too_large = tried
+        tried = min(2 * low, high) if too_large > high else (low + too_large) // 2
+    if low < high:
+        return Largest(what, low * step, "memory", best)
+    return Largest(what, low * step, "the model's positions" if what == "max_length" else "nothing", best)
 
 
 def _needs_budget(setting: Setting) -> None:

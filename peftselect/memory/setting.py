@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from peftselect.base_models import resolve_base_model
-from peftselect.errors import InputError, UnknownNameError, UnsupportedError
+from peftselect.errors import InputError, UnsupportedError
 from peftselect.memory.states import OPTIMIZER_BYTES
 from peftselect.method import Recipe, resolve_values
 from peftselect.plugin_manager import host
+from peftselect.question import one_of
 from peftselect.shapes import read_shape
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ def settle(
     base = resolve_base_model(model)
     wanted = host().task(task) if task else None
     shape = _shape(base, wanted, num_labels)
-    _one_of("optimizer", optimizer, OPTIMIZERS)
-    _one_of("precision", precision, PRECISIONS)
-    _one_of("quantization", quantization or "none", QUANTIZATIONS)
+    one_of("optimizer", optimizer, OPTIMIZERS)
+    one_of("precision", precision, PRECISIONS)
+    one_of("quantization", quantization or "none", QUANTIZATIONS)
     chosen = host().method(method) if method is not None else None
     values: dict[str, Any] = {}
     if chosen is not None:
@@ -161,11 +162,6 @@ def _storage(method: Method | None, quantization: str | None) -> str | None:
     if quantization is not None and method.quantized_base == "no":
         raise UnsupportedError(f"{method.title} cannot train over a quantised base", "take --quantization none")
     return quantization
-
-
-def _one_of(kind: str, name: str, known: tuple[str, ...]) -> None:
-    if name not in known:
-        raise UnknownNameError(kind, name, list(known))
 
 
 def _within(name: str, number: int, most: int) -> int:
