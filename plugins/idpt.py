@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peftselect import InstancePrefixMethod, Reference, Structure, hookimpl
+from peftselect import InstancePrefixMethod, Reference, hookimpl
 
 
 class Idpt(InstancePrefixMethod):
@@ -12,17 +12,6 @@ class Idpt(InstancePrefixMethod):
     title = "IDPT"
     summary = "A small generator makes the prefix of every attention from the input itself: for few-shot understanding."
     aliases = ("idpg", "instance_dependent_prompt_tuning", "id_pt")
-    structure = Structure(
-        intra_connectivity="dense: generator",
-        inter_connectivity="dynamic",
-        parameters_adapted="addition",
-        parameter_sharing="shared: instances",
-        input_type="data",
-        insertion_form="parallel",
-        insertions="all layers",
-        integration_form="concatenation",
-        workspace="attention: keys/values",
-    )
     # Wu et al. 2022, section 4: prompts of 5, generator width 16 to 256, rates 1e-4 to 5e-3
     references = (
         Reference("IDPG: An Instance-Dependent Prompt Generation Method", "https://arxiv.org/abs/2204.04497", 2022),
@@ -31,10 +20,6 @@ class Idpt(InstancePrefixMethod):
         ),
     )
     thesis = ("T2.8",)
-    limits = (
-        "Cannot be merged: every attention reads the longer keys and values.",
-        "Encoders, and the encoder of an encoder-decoder: before a decoder the instance and its answer are one text.",
-    )
     simplified = (
         "The instance is the mean of its frozen input embeddings; the papers also read the encoder's own output.",
         "One generator with an output for each attention, of dense matrices, not of Kronecker products.",

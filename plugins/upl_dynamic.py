@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from peftselect import InstancePrefixMethod, Reference, Structure, hookimpl
+from dataclasses import replace
+
+from peftselect import InstancePrefixMethod, Reference, hookimpl
 
 
 class DynamicUpl(InstancePrefixMethod):
@@ -12,17 +14,7 @@ class DynamicUpl(InstancePrefixMethod):
     title = "Dynamic-UPL"
     summary = "Mixes a prefix of the task with one made from the input, by a gate: for few-shot tasks."
     aliases = ("dynamic_upl", "upl")
-    structure = Structure(
-        intra_connectivity="dense: generator, gate",
-        inter_connectivity="dynamic",
-        parameters_adapted="addition",
-        parameter_sharing="shared: instances",
-        input_type="data",
-        insertion_form="parallel",
-        insertions="all layers",
-        integration_form="concatenation",
-        workspace="attention: keys/values",
-    )
+    structure = replace(InstancePrefixMethod.structure, intra_connectivity="dense: generator, gate")
     # the rate is that of the generator alone; the paper's is not public
     references = (
         Reference(
@@ -32,10 +24,6 @@ class DynamicUpl(InstancePrefixMethod):
         ),
     )
     thesis = ("T2.8",)
-    limits = (
-        "Cannot be merged: every attention reads the longer keys and values.",
-        "Encoders, and the encoder of an encoder-decoder: before a decoder the instance and its answer are one text.",
-    )
     simplified = (
         "The instance is the mean of its frozen input embeddings; the papers also read the encoder's own output.",
         "Trained under the task's usual head; the paper fills a template by a masked language model.",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from peftselect import Hyperparameter, InstancePrefixMethod, Reference, Structure, hookimpl
+from peftselect import Hyperparameter, InstancePrefixMethod, Reference, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,17 +20,7 @@ class FixedUpl(InstancePrefixMethod):
     title = "Fixed-UPL"
     summary = "Mixes a prefix of the task with one made from the input, by a constant share: for few-shot tasks."
     aliases = ("fixed_upl",)
-    structure = Structure(
-        intra_connectivity="dense: generator, fixed mix",
-        inter_connectivity="dynamic",
-        parameters_adapted="addition",
-        parameter_sharing="shared: instances",
-        input_type="data",
-        insertion_form="parallel",
-        insertions="all layers",
-        integration_form="concatenation",
-        workspace="attention: keys/values",
-    )
+    structure = replace(InstancePrefixMethod.structure, intra_connectivity="dense: generator, fixed mix")
     # the rate is that of the generator alone; the paper's is not public
     references = (
         Reference(
@@ -39,10 +30,6 @@ class FixedUpl(InstancePrefixMethod):
         ),
     )
     thesis = ("T2.8",)
-    limits = (
-        "Cannot be merged: every attention reads the longer keys and values.",
-        "Encoders, and the encoder of an encoder-decoder: before a decoder the instance and its answer are one text.",
-    )
     simplified = (
         "The instance is the mean of its frozen input embeddings; the papers also read the encoder's own output.",
         "Trained under the task's usual head; the paper fills a template by a masked language model.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from peftselect.families.linear import path_pattern
 from peftselect.families.prefix import PrefixMethod
 from peftselect.hyperparameter import Hyperparameter
+from peftselect.method import Structure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +20,21 @@ class InstancePrefixMethod(PrefixMethod):
     """Prefixes for the attentions of the encoder, made from the mean embedding of the instance."""
 
     architectures: ClassVar[frozenset[str]] = frozenset({"encoder", "encoder-decoder"})
+    structure: ClassVar[Structure] = Structure(
+        intra_connectivity="dense: generator",
+        inter_connectivity="dynamic",
+        parameters_adapted="addition",
+        parameter_sharing="shared: instances",
+        input_type="data",
+        insertion_form="parallel",
+        insertions="all layers",
+        integration_form="concatenation",
+        workspace="attention: keys/values",
+    )
+    limits: ClassVar[tuple[str, ...]] = (
+        "Cannot be merged: every attention reads the longer keys and values.",
+        "Encoders, and the encoder of an encoder-decoder: before a decoder the instance and its answer are one text.",
+    )
     default_tokens: ClassVar[int] = 5
     #: "instance": the generator's prefix alone; "fixed", "dynamic": mixed with one of the task's own
     mix: ClassVar[str] = "instance"
