@@ -134,4 +134,9 @@ def test_a_crash_falls_back_to_the_closed_form_and_says_so(monkeypatch: pytest.M
     found = price(setting("gpt2"), "fast")
     assert found.memory.source == "closed_form"
     assert found.note == "no trace (it took more than 0 s): this is the closed form"
+    monkeypatch.setattr("peftselect.memory.traces.shared_worker", TraceWorker)
+    monkeypatch.setattr(worker, "MODULE", "peftselect.no_such_module")
+    assert (
+        price(setting("gpt2"), "exact").note == "no trace (the tracing process died (exit 1)): this is the closed form"
+    )
     assert found.memory.band.worst_percent >= 8
