@@ -527,18 +527,3 @@ def test_interrupting_leaves_nothing_behind(tiny_models: Callable[[str], Path], 
     assert f"interrupted: nothing was written to {order['output']}" in rest
     assert "Traceback" not in rest
     assert [item.name for item in tmp_path.iterdir() if item.name.startswith((".out", "out"))] == []
-
-
-def test_an_interrupt_that_python_swallows_is_raised_at_the_next_step() -> None:
-    from peftselect.training.callbacks import HeedInterrupt
-
-    before = signal.getsignal(signal.SIGINT)
-    heed = HeedInterrupt()
-    heed.on_train_begin(None, None, None)
-    heed.on_step_end(None, None, None)
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
-    with pytest.raises(KeyboardInterrupt):
-        heed.on_step_end(None, None, None)
-    assert signal.getsignal(signal.SIGINT) is before

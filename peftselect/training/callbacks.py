@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
-import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,43 +20,6 @@ if TYPE_CHECKING:
 SCORE = "eval_score"
 #: a gain smaller than this is none
 LEAST_GAIN = 1e-4
-
-
-class HeedInterrupt(TrainerCallback):  # type: ignore[misc]
-    """Sees to it that Ctrl-C ends the training.
-
-    Python swallows an interrupt that arrives while a finaliser or a library's own callback runs; the next step's end
-    then raises it again.
-    """
-
-    def __init__(self) -> None:
-        self.interrupted = False
-        self._before: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Watch for the signal (only a program's main thread may)."""
-        ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if ours and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop, if the interrupt has not."""
-        if self.interrupted:
-            self._restore()
-            raise KeyboardInterrupt
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Leave the signal as it was."""
-        self._restore()
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.interrupted = True
-        raise KeyboardInterrupt
-
-    def _restore(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
 
 
 class KeepBest(TrainerCallback):  # type: ignore[misc]

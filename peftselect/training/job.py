@@ -136,7 +136,7 @@ def _train(session: Session) -> Any:
         plan.problem.shape, plan.problem.task.name, session.steps, plan.seed, candidate.recipe.quantization is not None
     )
     own = candidate.method.callbacks(candidate.values, applied)
-    looking_on = [callbacks.HeedInterrupt(), best, watch, callbacks.WatchMemory(session.peak), callbacks.Tell(observer)]
+    looking_on = [best, watch, callbacks.WatchMemory(session.peak), callbacks.Tell(observer)]
     runner = _trainer(session, model, modeling.autocast(model, candidate.recipe), [*own, *looking_on], training=True)
     observer.stage(f"training {session.measured['trainable_parameters']:,} parameters for {session.steps:,} steps")
     started = time.perf_counter()
