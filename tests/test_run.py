@@ -516,6 +516,8 @@ def test_interrupting_leaves_nothing_behind(tiny_models: Callable[[str], Path], 
     process = subprocess.Popen(
         [sys.executable, "-m", "peftselect", "run", *words(order)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ},
+        # a job that a shell starts in the background inherits that Ctrl-C is ignored, and so would this run
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     said = next(line for line in process.stderr if line.startswith("training"))
