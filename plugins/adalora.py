@@ -42,6 +42,8 @@ class AdaLora(LinearMethod):
     default_targets = "all-linear"
     mergeable = True
     quantized_base = "possible"
+    # peft trains one adapter of a model; a second one can only be loaded beside it
+    multi_adapter = False
     adds_inference_cost = False
     saved_count_is_exact = False
 

@@ -60,7 +60,15 @@ def each_method(request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.usefixtures("each_method")
 class TestEveryMethod(MethodContract):
-    """The suite that a third party inherits, over whatever is registered."""
+    """The suite that a third party inherits, over whatever is registered: on two architectures."""
+
+    thorough = False
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("each_method")
+class TestEveryMethodOnEveryArchitecture(MethodContract):
+    """The same on all of them, under every head."""
 
 
 class TestPrefixMadeByANetwork(MethodContract):

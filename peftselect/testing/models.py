@@ -135,6 +135,25 @@ def logits(model: Any, case: Case) -> Any:
     return output.start_logits if case.shape.head.kind == "question_answering" else output.logits
 
 
+def decoded_logits(model: Any, case: Case, steps: int = 6) -> tuple[Any, Any]:
+    """Logits (rows, steps, vocabulary) of tokens decoded greedily with a cache, and of the same read at once."""
+    import torch
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    prompt, pairs = batch(case)["input_ids"], case.shape.architecture == "encoder-decoder"
+    # transformers counts the encoder's layers for the cache of a T5, of which the tiny one has fewer
+    cache = {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())} if pairs else {}
+    answer = model.eval().generate(
+        input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=steps, min_new_tokens=steps,
+        do_sample=False, output_logits=True, return_dict_in_generate=True, pad_token_id=0, **cache,
+    )  # fmt: skip
+    said = answer.sequences[:, :-1]
+    read = {"input_ids": prompt, "decoder_input_ids": said} if pairs else {"input_ids": said}
+    with torch.no_grad():
+        whole = model(**read, attention_mask=torch.ones_like(read["input_ids"])).logits
+    return torch.stack(answer.logits, dim=1), whole[:, -steps:]
+
+
 def loss_of(output: Any) -> Any:
     """The model's loss; of vectors, which have none, something that every weight has a part in."""
     if hasattr(output, "last_hidden_state") and getattr(output, "loss", None) is None:
