@@ -38,7 +38,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 #: what fake tensors or a configuration alone cannot do, and how the refusal begins
 REFUSED: dict[str, str] = {
-    "CPT": "DataDependentOutputException", "SHADOW": "AttributeError", "XLORA": "RuntimeError",
+    "CPT": "it reads values of tensors", "SHADOW": "peft or transformers stopped with AttributeError",
+    "XLORA": "peft or transformers stopped with RuntimeError",
 }  # fmt: skip
 
 

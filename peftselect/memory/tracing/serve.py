@@ -14,6 +14,11 @@ from peftselect.memory.trace import NotTracedError
 from peftselect.memory.tracing.answer import answer, read_request
 from peftselect.memory.tracing.fast import fast_answer
 
+#: what torch raises where fake tensors cannot stand for real ones
+VALUES_NEEDED = {
+    "DataDependentOutputException", "DynamicOutputShapeException", "UnsupportedFakeTensorException",
+}  # fmt: skip
+
 
 def reply(line: str) -> dict[str, Any]:
     """The answer to one request: its numbers, or in one line why there are none."""
@@ -26,7 +31,9 @@ def reply(line: str) -> dict[str, Any]:
         return {"error": error.message, "hint": error.hint}
     except Exception as error:  # an operation that fake tensors cannot do may fail in any way
         lines = str(error).strip().splitlines() or [""]
-        return {"error": f"{type(error).__name__}: {lines[0][:160]}"}
+        if type(error).__name__ in VALUES_NEEDED:
+            return {"error": f"it reads values of tensors, of which a trace has the shapes alone ({lines[0][:80]})"}
+        return {"error": f"peft or transformers stopped with {type(error).__name__}: {lines[0][:160]}"}
 
 
 def serve(requests: IO[str], answers: IO[str]) -> None:
