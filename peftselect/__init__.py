@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from peftselect.tuners.registry import watch_for_peft
 
 if TYPE_CHECKING:
-    from peftselect.api import build_problem, plan_run, recommend, run
+    from peftselect.api import build_problem, plan_run, recommend, resume, run
     from peftselect.errors import DataError, InputError, NothingFitsError, PeftSelectError, UnsupportedError
     from peftselect.families import (
         AdapterMethod,
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api": ("build_problem", "plan_run", "recommend", "run"),
+    "api": ("build_problem", "plan_run", "recommend", "resume", "run"),
     "errors": ("DataError", "InputError", "NothingFitsError", "PeftSelectError", "UnsupportedError"),
     "families": (
         "AdapterMethod",
@@ -184,6 +184,7 @@ __all__ = [
     "recommend",
     "register_tuner",
     "register_tuners",
+    "resume",
     "run",
 ]
 

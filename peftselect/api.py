@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from peftselect.selector import Recommendation, Trace, Wishes
     from peftselect.task import Row
     from peftselect.training.job import RunResult
-    from peftselect.training.plan import RunPlan
+    from peftselect.training.plan import Order, RunPlan
+    from peftselect.training.progress import Observer
 
 PRECISIONS: tuple[str, ...] = ("bf16", "fp16", "fp32")
 QUANTIZATIONS: tuple[str, ...] = ("none", "int8", "nf4")
@@ -169,9 +170,21 @@ def plan_run(task: str | Task | None = None, model: str | None = None, **argumen
     Arguments are the fields of :class:`peftselect.training.plan.Order` and those of :func:`build_problem`. Without a
     task, a model and training data it is the embedded example that is run.
     """
-    from peftselect.training.plan import make_order, make_plan
+    from peftselect.training.plan import make_order
 
-    order = make_order(task, model, arguments)
+    return _settle(make_order(task, model, arguments))
+
+
+def plan_resumed(folder: str | Path) -> RunPlan:
+    """The plan of an interrupted run towards ``folder``, as it was settled; InputError where there is none."""
+    from peftselect.training.plan import resumed_plan
+
+    return resumed_plan(folder, _settle)
+
+
+def _settle(order: Order) -> RunPlan:
+    from peftselect.training.plan import make_plan
+
     asked = host().task(order.task) if isinstance(order.task, str) else order.task
     if asked.elsewhere:
         raise UnsupportedError(
@@ -193,6 +206,13 @@ def run(task: str | Task | None = None, model: str | None = None, **arguments: A
 
     observer = arguments.pop("observer", None)
     return start(plan_run(task, model, **arguments), observer)
+
+
+def resume(folder: str | Path, observer: Observer | None = None) -> RunResult:
+    """Go on with an interrupted run towards ``folder`` from its newest whole checkpoint, or from the start."""
+    from peftselect.training.start import start
+
+    return start(plan_resumed(folder), observer)
 
 
 def _answer(

@@ -218,7 +218,11 @@ class Method(ABC):
         return None
 
     def callbacks(self, values: Mapping[str, Any], context: ApplyContext) -> list[Any]:
-        """transformers ``TrainerCallback`` objects which the method needs while training."""
+        """transformers ``TrainerCallback`` objects which the method needs while training.
+
+        One with a state of its own has ``training_state(model)``, a dictionary of plain values and tensors, and
+        ``restore_training_state(model, state)``: then an interrupted run goes on exactly.
+        """
         return []
 
 

@@ -108,8 +108,11 @@ class Problem:
     quantization: str | None = None
 
 
-def parse_duration(text: str | float) -> float:
-    """Seconds of ``"2h"``, ``"1h30m"``, ``"90m"``, ``"45s"``, ``"1.5h"`` or a plain number of seconds."""
+def parse_duration(text: str | float, option: str = "--max-time") -> float:
+    """Seconds of ``"2h"``, ``"1h30m"``, ``"90m"``, ``"45s"``, ``"1.5h"`` or a plain number of seconds.
+
+    InputError names the ``option``.
+    """
     if isinstance(text, int | float):
         seconds = float(text)
     else:
@@ -123,5 +126,5 @@ def parse_duration(text: str | float) -> float:
             except ValueError:
                 seconds = math.nan
     if not (math.isfinite(seconds) and seconds > 0):
-        raise InputError(f"--max-time {text!s} is not a length of time", "write 45m, 2h, 1h30m or a number of seconds")
+        raise InputError(f"{option} {text!s} is not a length of time", "write 45m, 2h, 1h30m or a number of seconds")
     return seconds

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from peftselect import ApplyContext, ModelShape
 
+#: what peft's allocator of ranks has learnt so far
+_IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+
 
 class AdaLora(LinearMethod):
     """Low-rank adaptation with an adaptive budget."""
@@ -137,6 +140,18 @@ class AdaLora(LinearMethod):
 
             def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
                 getattr(model, "module", model).base_model.update_and_allocate(state.global_step)
+
+            def training_state(self, model: Any) -> dict[str, Any]:
+                tuner = model.base_model
+                importance = {name: dict(getattr(tuner.rankallocator, name)) for name in _IMPORTANCE}
+                return {**importance, "rank_pattern": tuner.peft_config[tuner.trainable_adapter_name].rank_pattern}
+
+            def restore_training_state(self, model: Any, state: dict[str, Any]) -> None:
+                tuner = model.base_model
+                device = next(model.parameters()).device
+                for name in _IMPORTANCE:
+                    setattr(tuner.rankallocator, name, {key: item.to(device) for key, item in state[name].items()})
+                tuner.peft_config[tuner.trainable_adapter_name].rank_pattern = state["rank_pattern"]
 
         return [AllocateRanks()]
 

@@ -20,6 +20,7 @@ from peftselect.errors import DataError, InputError, NothingFitsError, PeftSelec
 from peftselect.plugin_manager import host
 from peftselect.record import RunRecord
 from peftselect.results import user_store
+from peftselect.training.unfinished import newest, work_folder
 
 FILES = {"README.md", "run.json", "metrics.json", "predictions.jsonl", "tokenizer.json"}
 #: one run for each kind of head and each way of saving: task -> model, method
@@ -510,7 +511,7 @@ def test_dry_run_settles_everything_without_torch(tiny_models: Callable[[str], P
     assert not (tmp_path / "out-classification-lora").exists()
 
 
-def test_interrupting_leaves_nothing_behind(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_says_how_to_go_on(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
     settings = {"num_train_epochs": 5000}
     order = arguments(tmp_path, "classification", tiny_models("bert"), "lora", settings=settings)
     process = subprocess.Popen(
@@ -526,6 +527,9 @@ def test_interrupting_leaves_nothing_behind(tiny_models: Callable[[str], Path], 
     _, rest = process.communicate(timeout=60)
     assert said
     assert process.returncode == 130
-    assert f"interrupted: nothing was written to {order['output']}" in rest
+    saved = newest(work_folder(order["output"]))
+    assert saved is not None
+    assert f"interrupted; step {saved.step:,} of 25,000 is saved. To go on:" in rest
+    assert f"peftselect run --resume {order['output']}" in rest
     assert "Traceback" not in rest
-    assert [item.name for item in tmp_path.iterdir() if item.name.startswith((".out", "out"))] == []
+    assert not order["output"].exists()

@@ -67,9 +67,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "peftselect"
         _report(error.format_message(), f"see `{path} --help`", as_json)
         sys.exit(2)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (click.exceptions.Abort, KeyboardInterrupt) as error:
         click.echo("stopped", err=True)
-        sys.exit(130)
+        sys.exit(getattr(error, "exit_code", 130))
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         sys.stderr.close()
         sys.exit(0)

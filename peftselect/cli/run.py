@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,9 +32,11 @@ FEW_REASONS = 2
 @click.option("--limit", type=int, metavar="N", help="Use at most N rows of each file, drawn by the seed.")
 @click.option("--test-limit", type=int, metavar="N", help="Use at most N test rows.  [default: --limit]")
 @click.option("--template", metavar="TEXT", help="Prompt in place of the task's own; {source} stands for the input.")
+@click.option("--checkpoint-every", metavar="TIME", help="How often to save what --resume goes on from.  [default: 5m]")
+@click.option("--resume", metavar="DIR", help="Go on with the interrupted run towards DIR; nothing else is needed.")
 @click.option("--dry-run", is_flag=True, help="Show the recipe and its price, check the data, and stop.")
 @options.json_option
-def run(method: str | None, dry_run: bool, as_json: bool, **arguments: Any) -> None:
+def run(method: str | None, dry_run: bool, as_json: bool, resume: str | None, **arguments: Any) -> None:
     """Fine-tune: recommend (unless --method), train, score before and after, write the adapter.
 
     \b
@@ -43,13 +46,18 @@ def run(method: str | None, dry_run: bool, as_json: bool, **arguments: Any) -> N
 
     Without arguments it runs the embedded example: a small model, offline, in about a minute.
 
+    Ctrl-C saves and stops; `peftselect run --resume DIR` goes on with the run whose --output was DIR.
+
     --set takes a method's hyperparameters and the fields of the recipe (num_train_epochs, micro_batch_size, ...).
     """
     from peftselect import api
     from peftselect.cli import console
 
     task, model = arguments.pop("task"), arguments.pop("model")
-    plan = api.plan_run(task, model, method=method, **options.as_arguments(arguments))
+    if resume is not None:
+        plan = api.plan_resumed(resume)
+    else:
+        plan = api.plan_run(task, model, method=method, **options.as_arguments(arguments))
     if dry_run:
         if as_json:
             console.print_json(plan.to_json())
@@ -69,12 +77,18 @@ def run(method: str | None, dry_run: bool, as_json: bool, **arguments: Any) -> N
 def _train(plan: RunPlan, silent: bool) -> RunResult:
     from peftselect.cli import console
     from peftselect.training.start import start
+    from peftselect.training.unfinished import newest, work_folder
 
     try:
         with console.Stages() as stages:
             return start(plan, None if silent else stages)
     except KeyboardInterrupt:
-        console.note(f"interrupted: nothing was written to {plan.output}")
+        saved = newest(work_folder(plan.output))
+        if saved is None:
+            console.note(f"interrupted: nothing was written to {plan.output}")
+        else:
+            console.note(f"interrupted; step {saved.step:,} of {saved.total:,} is saved. To go on:")
+            console.note(f"peftselect run --resume {shlex.quote(str(plan.output))}")
         raise
 
 

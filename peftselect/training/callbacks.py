@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from peftselect.training.unfinished import saving
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -26,11 +28,12 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
     """Keeps every trained tensor of the best evaluation in a safetensors file, and stops when nothing improves.
 
     The Trainer's own way reloads the exported adapter, which changes P-tuning's logits and fails on projected
-    prefixes; peft's configuration is kept too, since AdaLoRA writes the ranks it has chosen into it.
+    prefixes; peft's configuration is kept too, since AdaLoRA writes the ranks it has chosen into it. A file that the
+    newest checkpoint speaks of stays until the next checkpoint.
     """
 
-    def __init__(self, file: Path, higher_is_better: bool, patience: int) -> None:
-        self.file = file
+    def __init__(self, folder: Path, higher_is_better: bool, patience: int) -> None:
+        self.folder = folder
         self.sign = 1 if higher_is_better else -1
         self.patience = patience
         self.best: float | None = None
@@ -38,6 +41,12 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         self.stopped_early = False
         self._since = 0
         self._settings: dict[str, dict[str, Any]] = {}
+        self._saved_step: int | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether training ends for want of a gain."""
+        return self._since >= self.patience
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **event: Any) -> None:
         """Compare with the best so far."""
@@ -45,25 +54,70 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         if not math.isfinite(value):
             return
         if self.best is None or self.sign * (value - self.best) > LEAST_GAIN:
+            replaced = self.best_step
             self.best, self.best_step, self._since = value, state.global_step, 0
-            save_file({name: item.detach().to("cpu", copy=True) for name, item in _trained(model)}, self.file)
+            with saving(self.folder):
+                save_file({name: item.detach().to("cpu", copy=True) for name, item in _trained(model)}, self._file)
             self._settings = {name: copy.deepcopy(vars(item)) for name, item in _configs(model).items()}
+            self._forget(replaced)
             return
         self._since += 1
-        if self._since >= self.patience:
+        if self.exhausted:
             self.stopped_early = state.global_step < state.max_steps
             control.should_training_stop = True
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"best-{self.best_step}.safetensors"
+
+    def _forget(self, step: int | None) -> None:
+        if step not in (None, self.best_step, self._saved_step):
+            (self.folder / f"best-{step}.safetensors").unlink(missing_ok=True)
+
+    def on_save(self, args: Any, state: Any, control: Any, **event: Any) -> None:
+        """The newest checkpoint speaks of the best state of now."""
+        before, self._saved_step = self._saved_step, self.best_step
+        self._forget(before)
+
+    def training_state(self, model: Any) -> dict[str, Any]:
+        """What a later sitting needs; of peft's configuration what training has written into it."""
+        return {"best": self.best, "step": self.best_step, "since": self._since, "settings": self._changed(model)}
+
+    def restore_training_state(self, model: Any, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.best, self.best_step, self._since = state["best"], state["step"], state["since"]
+        self._saved_step = self.best_step
+        self._settings = {
+            name: {**copy.deepcopy(vars(item)), **state["settings"].get(name, {})}
+            for name, item in _configs(model).items()
+        }
+
+    def _changed(self, model: Any) -> dict[str, dict[str, Any]]:
+        """Settings of the best state that are plain values; the others are as the method makes them."""
+        return {
+            name: {key: value for key, value in settings.items() if _is_plain(value)}
+            for name, settings in self._settings.items()
+        }
 
     def restore(self, model: Any) -> None:
         """Put the best state back."""
         if self.best is None:
             return
-        saved = load_file(self.file)
+        saved = load_file(self._file)
         with torch.no_grad():
             for name, item in _trained(model):
                 item.copy_(saved[name])
         for name, config in _configs(model).items():
             vars(config).update(self._settings[name])
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a setting can be stored as it is (sets and the ecosystem's own classes cannot)."""
+    if type(value) is dict:
+        return all(_is_plain(item) for pair in value.items() for item in pair)
+    if type(value) is list:
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def _trained(model: Any) -> list[tuple[str, Any]]:
@@ -92,6 +146,14 @@ class WatchLoss(TrainerCallback):  # type: ignore[misc]
         self.diverged_at = state.global_step
         control.should_training_stop = True
 
+    def training_state(self, model: Any) -> dict[str, Any]:
+        """The losses so far."""
+        return {"losses": [list(item) for item in self.losses]}
+
+    def restore_training_state(self, model: Any, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.losses = [(int(step), float(loss)) for step, loss in state["losses"]]
+
 
 class WatchMemory(TrainerCallback):  # type: ignore[misc]
     """Looks at the peak of each training step alone; evaluation, which is priced by nobody, is left out."""
@@ -106,6 +168,15 @@ class WatchMemory(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The optimizer has stepped."""
         self.peak.end_step()
+
+    def training_state(self, model: Any) -> dict[str, Any]:
+        """The peaks so far."""
+        return {"allocated": self.peak.allocated, "reserved": self.peak.reserved}
+
+    def restore_training_state(self, model: Any, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.peak.allocated = max(self.peak.allocated, state["allocated"])
+        self.peak.reserved = max(self.peak.reserved, state["reserved"])
 
 
 class Tell(TrainerCallback):  # type: ignore[misc]

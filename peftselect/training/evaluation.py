@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from peftselect.training.unfinished import saving, write_whole
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from peftselect.task import Row, Task, TaskContext
 
@@ -46,6 +50,16 @@ class Evaluation:
         predictions = self.task.decode(outputs, self.rows, self.encoded, self.context)
         scores = self.task.score(predictions, self.rows)
         return Evaluated(predictions, {name: float(value) for name, value in scores.items()})
+
+
+def once(file: Path, score: Callable[[], Evaluated]) -> Evaluated:
+    """What ``score`` gives, or what an earlier sitting of the run left in ``file``."""
+    if file.exists():
+        return Evaluated(**json.loads(file.read_text(encoding="utf-8")))
+    found = score()
+    with saving(file.parent):
+        write_whole(file, {"predictions": found.predictions, "scores": found.scores})
+    return found
 
 
 def finite(scores: dict[str, float]) -> dict[str, float]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,16 +10,31 @@ import torch
 from peftselect import modeling
 from peftselect.errors import NothingFitsError, PeftSelectError
 from peftselect.method import ApplyContext
+from peftselect.problem import parse_duration
 from peftselect.results import user_store
 from peftselect.task import TaskContext
-from peftselect.training import callbacks, machine, measurement, packing, papers, recording, saving, trainer
-from peftselect.training.evaluation import Evaluated, Evaluation
+from peftselect.training import (
+    callbacks,
+    checkpoints,
+    machine,
+    measurement,
+    packing,
+    papers,
+    recording,
+    saving,
+    trainer,
+    unfinished,
+)
+from peftselect.training.evaluation import Evaluated, Evaluation, once
 from peftselect.training.progress import quiet
 from peftselect.training.regression import start_at_mean
 from peftselect.training.splits import draw
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from peftselect.record import RunRecord
+    from peftselect.training.interrupts import Stopper
     from peftselect.training.plan import RunPlan
     from peftselect.training.progress import Observer
 
@@ -49,7 +61,7 @@ class Session:
 
     plan: RunPlan
     here: machine.Machine
-    scratch: Path
+    work: Path
     observer: Observer
     peak: measurement.PeakMemory
     context: TaskContext
@@ -67,28 +79,31 @@ class DivergedError(PeftSelectError):
     """The loss became no number."""
 
 
-def train(plan: RunPlan, draft: Path, observer: Observer) -> RunResult:
-    """Run ``plan`` and write everything into the folder ``draft``.
+def train(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> RunResult:
+    """Run ``plan`` in the folder ``work``, from its newest checkpoint on, and write everything into its ``result``.
 
     A run that runs out of memory or diverges is recorded too; then the error says so in one line.
     """
     here = machine.settle(plan.problem, plan.chosen.candidate, plan.cpu)
-    with tempfile.TemporaryDirectory() as scratch, quiet():
+    with quiet():
         try:
-            session = _prepare(plan, here, Path(scratch), observer)
-            model = _train(session)
+            session = _prepare(plan, here, work, observer)
+            model = _train(session, stopper)
         except torch.OutOfMemoryError as error:
+            unfinished.forget(work)
             _remember(plan, here, "oom")
             raise NothingFitsError(
                 "the device ran out of memory", "give a smaller --vram to be advised by, or --set micro_batch_size=1"
             ) from error
         except DivergedError as error:
+            unfinished.forget(work)
             _remember(plan, here, "diverged", error.message)
             raise
-        return _finish(session, model, draft)
+        with unfinished.saving(work):
+            return _finish(session, model, checkpoints.result_folder(work))
 
 
-def _prepare(plan: RunPlan, here: machine.Machine, scratch: Path, observer: Observer) -> Session:
+def _prepare(plan: RunPlan, here: machine.Machine, work: Path, observer: Observer) -> Session:
     """Encode the rows and count the steps."""
     observer.stage("reading the data into tokens")
     problem, candidate, task = plan.problem, here.candidate, plan.problem.task
@@ -109,10 +124,10 @@ def _prepare(plan: RunPlan, here: machine.Machine, scratch: Path, observer: Obse
     rows = draw(plan.splits.validation, MONITORED[task.generates(context.head)], plan.seed)
     monitor = Evaluation(task, rows, context)
     steps, epochs = trainer.optimizer_steps(len(encoded), candidate.recipe, plan.max_steps)
-    return Session(plan, here, scratch, observer, peak, context, steps, epochs, encoded, monitor)
+    return Session(plan, here, work, observer, peak, context, steps, epochs, encoded, monitor)
 
 
-def _train(session: Session) -> Any:
+def _train(session: Session, stopper: Stopper) -> Any:
     """Score the base model, apply the method, train, go back to the best state, score again."""
     plan, here = session.plan, session.here
     candidate, observer = here.candidate, session.observer
@@ -130,18 +145,21 @@ def _train(session: Session) -> Any:
     _count(session, model)
     if candidate.recipe.packing:
         packing.check(model, f"{plan.problem.model.name} with {candidate.method.title}")
-    best = callbacks.KeepBest(session.scratch / "best.safetensors", plan.problem.task.higher_is_better, PATIENCE)
+    best = callbacks.KeepBest(session.work, plan.problem.task.higher_is_better, PATIENCE)
     watch = callbacks.WatchLoss()
     applied = ApplyContext(
         plan.problem.shape, plan.problem.task.name, session.steps, plan.seed, candidate.recipe.quantization is not None
     )
     own = candidate.method.callbacks(candidate.values, applied)
-    looking_on = [best, watch, callbacks.WatchMemory(session.peak), callbacks.Tell(observer)]
+    in_time = checkpoints.SaveInTime(parse_duration(plan.order.checkpoint_every), stopper, observer)
+    looking_on = [best, watch, callbacks.WatchMemory(session.peak), callbacks.Tell(observer), in_time]
     runner = _trainer(session, model, modeling.autocast(model, candidate.recipe), [*own, *looking_on], training=True)
-    observer.stage(f"training {session.measured['trainable_parameters']:,} parameters for {session.steps:,} steps")
-    started = time.perf_counter()
-    runner.train()
-    seconds = time.perf_counter() - started - runner.evaluation_seconds
+    earlier = unfinished.newest(session.work)
+    after = f" (from step {earlier.step:,} on)" if earlier else ""
+    trained = session.measured["trainable_parameters"]
+    observer.stage(f"training {trained:,} parameters for {session.steps:,} steps{after}")
+    checkpoints.fit(runner, earlier, stopper)
+    seconds = runner.training_seconds
     if watch.diverged_at is not None or _no_numbers(model):
         raise DivergedError(
             f"training diverged: the loss is no number after step {watch.diverged_at or runner.state.global_step}",
@@ -157,12 +175,16 @@ def _train(session: Session) -> Any:
 def _score_base(session: Session, model: Any, tokenizer: Any) -> None:
     """The base model's score on the test rows, as it is before any method is applied."""
     plan = session.plan
-    session.observer.stage(f"scoring the base model on {len(plan.splits.test):,} rows")
     session.context.tokenizer.padding_side = tokenizer.padding_side
-    context = replace(session.context, prepended_positions=0)
-    runner = _trainer(session, model, modeling.autocast(model, session.here.candidate.recipe), [], training=False)
-    runner.data_collator = plan.problem.task.collator(context, model)
-    session.baseline = Evaluation(plan.problem.task, plan.splits.test, context)(runner)
+
+    def score() -> Evaluated:
+        session.observer.stage(f"scoring the base model on {len(plan.splits.test):,} rows")
+        context = replace(session.context, prepended_positions=0)
+        runner = _trainer(session, model, modeling.autocast(model, session.here.candidate.recipe), [], training=False)
+        runner.data_collator = plan.problem.task.collator(context, model)
+        return Evaluation(plan.problem.task, plan.splits.test, context)(runner)
+
+    session.baseline = once(session.work / "baseline.json", score)
     if getattr(model.config, "problem_type", None) == "regression":
         start_at_mean(model, plan.problem.shape.head, session.train["labels"])
 
@@ -171,7 +193,7 @@ def _trainer(session: Session, model: Any, mixed: str | None, hung_on: list[Any]
     plan, context, candidate = session.plan, session.context, session.here.candidate
     arguments = trainer.training_arguments(
         candidate.recipe,
-        session.scratch,
+        session.work,
         context.head,
         steps=session.steps,
         epochs=session.epochs,

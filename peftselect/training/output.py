@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftselect.errors import InputError
+from peftselect.training.unfinished import RESULT, held, newest, saving, work_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,13 +22,26 @@ DEFAULT_PARENT = "peftselect-output"
 def default_folder(task: str, method: str) -> Path:
     """``./peftselect-output/TASK-METHOD-N`` with the first free number."""
     number = 1
-    while (folder := Path(DEFAULT_PARENT) / f"{task}-{method}-{number}").exists():
+    while _is_taken(folder := Path(DEFAULT_PARENT) / f"{task}-{method}-{number}"):
         number += 1
     return folder
 
 
-def check(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds a run (unless it may be overwritten) or files which are no run at all."""
+def _is_taken(folder: Path) -> bool:
+    return folder.exists() or work_folder(folder).exists()
+
+
+def check(folder: Path, overwrite: bool, *, resumed: bool = False) -> None:
+    """Refuse a folder that holds a run (unless it may be overwritten) or files which are no run at all.
+
+    So is one towards which an interrupted run was on its way, unless that is ``resumed``.
+    """
+    saved = None if overwrite or resumed else newest(work_folder(folder))
+    if saved is not None:
+        raise InputError(
+            f"the run towards {folder} was interrupted at step {saved.step:,} of {saved.total:,}",
+            f"peftselect run --resume {folder} goes on, --overwrite starts anew",
+        )
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -45,24 +57,17 @@ def check(folder: Path, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def staging(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside ``folder`` to write into; it takes its place when all is done, and is removed otherwise.
+def staging(folder: Path, overwrite: bool, *, resumed: bool = False) -> Iterator[Path]:
+    """A work folder beside ``folder``, whose ``result`` takes its place when all is done.
 
-    Made before anything else, so that a folder which cannot be written costs no training.
+    Made before anything else, so that a folder which cannot be written costs no training. A ``resumed`` run finds what
+    an earlier sitting left.
     """
-    check(folder, overwrite)
-    target = folder.absolute()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror})", "give another --output") from error
-    try:
-        yield draft
-        draft.chmod(0o777 & ~_umask())
-        _publish(draft, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    check(folder, overwrite, resumed=resumed)
+    with held(folder, keep=resumed) as work:
+        yield work
+        with saving(work):
+            _publish(work / RESULT, folder.absolute())
 
 
 def _publish(draft: Path, target: Path) -> None:
@@ -75,12 +80,6 @@ def _publish(draft: Path, target: Path) -> None:
         shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
     for item in sorted(draft.iterdir(), key=lambda item: item.name == RECORD_FILE):
         item.replace(target / item.name)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_json(file: Path, document: Any) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftselect import example
 from peftselect.data_checks import check_data
 from peftselect.errors import DataError, InputError, NothingFitsError, UnsupportedError
+from peftselect.method import Recipe
+from peftselect.problem import parse_duration
 from peftselect.selector.answer import problem_to_json
 from peftselect.training.output import check, default_folder
 from peftselect.training.splits import data_set_name, read_splits
+from peftselect.training.unfinished import fingerprint, read_order
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from peftselect.data_checks import DataReport
     from peftselect.problem import Problem
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 _QUESTION_NUMBERS = ("batch_size", "max_length", "max_target_length")
 _QUESTION_WORDS = ("precision", "quantization")
 EXAMPLE = "embedded example"
+#: seconds between checkpoints
+CHECKPOINT_SECONDS = 300.0
 #: constraints that a larger budget would lift
 _BUDGETS = ("memory", "time")
 
@@ -58,6 +63,8 @@ class Order:
     template: str | None = None
     question: Mapping[str, Any] = field(default_factory=dict)
     dataset: str = ""
+    #: a length of time ("5m") or seconds; what a power cut may cost
+    checkpoint_every: str | float = CHECKPOINT_SECONDS
 
     def read(self, task: Task) -> Splits:
         """The rows of all three sets."""
@@ -71,6 +78,7 @@ class Order:
 class RunPlan:
     """One run, settled. ``dataset`` is the data's name in the record; ``template`` replaces the task's prompt."""
 
+    order: Order
     problem: Problem
     chosen: RankedCandidate
     splits: Splits
@@ -82,6 +90,8 @@ class RunPlan:
     max_steps: int | None = None
     cpu: bool = False
     template: str | None = None
+    #: whether an earlier sitting left something to go on from
+    resumed: bool = False
     #: whether the method was recommended, not asked for
     recommended: bool = False
     notes: tuple[str, ...] = ()
@@ -127,6 +137,8 @@ def make_order(task: str | Task | None, model: str | None, arguments: Mapping[st
     for name, value in ((name, own.get(name)) for name in ("limit", "test_limit", "max_steps")):
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value} is too small", "give 1 or more")
+    if "checkpoint_every" in own:
+        parse_duration(own["checkpoint_every"], "--checkpoint-every")
     if "{source}" not in own.get("template", "{source}"):
         raise InputError("--template lacks {source}", "{source} stands for the input text")
     question = {name: value for name, value in question.items() if value is not None}
@@ -150,6 +162,7 @@ def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
     folder = Path(order.output) if order.output else default_folder(problem.task.name, chosen.method)
     note = one_device(problem)
     return RunPlan(
+        order=order,
         problem=problem,
         chosen=chosen,
         splits=splits,
@@ -163,6 +176,40 @@ def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
         template=order.template,
         recommended=order.method is None,
         notes=(*splits.notes, *((note,) if note else ())),
+    )
+
+
+def resumed_plan(folder: str | Path, settle: Callable[[Order], RunPlan]) -> RunPlan:
+    """The plan of an interrupted run as it was: ``settle`` asks the same again, the candidate is the one settled on.
+
+    InputError where there is nothing to go on with, DataError where the rows are others now.
+    """
+    document = read_order(folder)
+    known = document["candidate"]
+    try:
+        order, recipe = Order(**document["order"]), Recipe(**known["recipe"])
+    except TypeError as error:
+        raise InputError(f"{folder}: the run was begun by another version ({error})", "start it anew") from error
+    plan = settle(replace(order, method=known["method"], output=None))
+    if fingerprint(plan.splits) != document["rows"]:
+        raise DataError(
+            f"{order.train}: the data are not those that the run towards {folder} began with",
+            "put the files back, or start anew with --overwrite",
+        )
+    candidate = replace(
+        plan.chosen.candidate,
+        values={name: tuple(item) if isinstance(item, list) else item for name, item in known["values"].items()},
+        recipe=recipe,
+        set_by=known["set_by"],
+    )
+    return replace(
+        plan,
+        chosen=replace(plan.chosen, candidate=candidate),
+        order=order,
+        output=Path(folder),
+        overwrite=order.overwrite,
+        recommended=document["recommended"],
+        resumed=True,
     )
 
 

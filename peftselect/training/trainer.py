@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from peftselect.training.callbacks import SCORE
+from peftselect.training.checkpoints import Resumable
 from peftselect.training.evaluation import keep_logits
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ FEWEST_LOOKS, MOST_LOOKS = 3, 10
 MOST_LOGS = 100
 
 
-class TaskTrainer(transformers.Seq2SeqTrainer):  # type: ignore[misc]
+class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
     """A Trainer whose evaluation predicts, decodes and scores as the task does.
 
-    ``evaluation_seconds`` is the time spent in that, so that training can be timed without it.
+    ``evaluation_seconds`` is the time spent in that, ``training_seconds`` the time in all the rest of training, over
+    all sittings.
     """
 
     control: Any
@@ -46,6 +48,29 @@ class TaskTrainer(transformers.Seq2SeqTrainer):  # type: ignore[misc]
         self.monitor = monitor
         self.history: list[dict[str, float]] = []
         self.evaluation_seconds = 0.0
+        self._earlier_seconds = 0.0
+        self._started = time.perf_counter()
+
+    def train(self, *arguments: Any, **keywords: Any) -> Any:
+        """The Trainer's own, timed."""
+        self._started = time.perf_counter()
+        return super().train(*arguments, **keywords)
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of training so far, without those of evaluation."""
+        return self._earlier_seconds + time.perf_counter() - self._started - self.evaluation_seconds
+
+    def training_state(self, model: Any) -> dict[str, Any]:
+        """The scores on the validation rows and the times so far."""
+        times = {"training": self.training_seconds, "evaluation": self.evaluation_seconds}
+        return {"history": self.history, **times}
+
+    def restore_training_state(self, model: Any, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.history, self.evaluation_seconds = state["history"], state["evaluation"]
+        self._earlier_seconds = state["training"] + state["evaluation"]
+        self._started = time.perf_counter()
 
     def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
         """The objective's loss, where the task has one (the Trainer divides it by the accumulation)."""

@@ -1,0 +1,133 @@
+"""Checkpoints from which training goes on exactly: every trained tensor, and the states of all that has one."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+
+from peftselect.training.unfinished import RESULT, Checkpoint, mark_whole, saving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from peftselect.training.interrupts import Stopper
+    from peftselect.training.progress import Observer
+
+TENSORS = "tensors.safetensors"
+STATES = "states.pt"
+
+
+class Resumable:
+    """A Trainer whose checkpoints hold tensors by name, not the exported adapter, and which end with a marker.
+
+    The exported adapter lacks the networks of P-tuning and of projected prefixes. Saved are the trained parameters and
+    whatever else has changed in place since training began (masks, counters). Callbacks with ``training_state(model)``
+    and ``restore_training_state(model, state)`` (plain values and tensors) go on where they were, and so do
+    the optimizer, the schedule and the random generators, by the Trainer's own ways.
+    """
+
+    model: Any
+    args: Any
+    state: Any
+    callback_handler: Any
+
+    def watch_changes(self) -> None:
+        """Remember how the tensors are before training."""
+        self._versions = {name: (id(item), item._version) for name, item in _tensors(self.model)}
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The trained tensors, and those that have changed without being trained."""
+        folder = Path(str(output_dir))
+        shutil.rmtree(folder, ignore_errors=True)  # half of one, of a sitting that was killed
+        folder.mkdir()
+        wanted = {name: item for name, item in _tensors(self.model) if self._has_changed(name, item)}
+        save_file({name: item.detach().to("cpu", copy=True) for name, item in wanted.items()}, folder / TENSORS)
+
+    def _has_changed(self, name: str, item: Any) -> bool:
+        return bool(item.requires_grad) or self._versions.get(name) != (id(item), item._version)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step
+        folder = Path(self.args.output_dir, f"checkpoint-{step}")
+        finished = step >= self.state.max_steps or any(
+            getattr(item, "exhausted", False) for item in self.callback_handler.callbacks
+        )
+        with saving(folder.parent):
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            states = {name: item.training_state(self.model) for name, item in self._stateful()}
+            torch.save(states, folder / STATES)
+            mark_whole(Checkpoint(folder, step, self.state.max_steps, finished))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        saved = load_file(folder / TENSORS)
+        with torch.no_grad():
+            for name, item in _tensors(self.model):
+                if name in saved:
+                    item.copy_(saved[name])
+        states = torch.load(folder / STATES, map_location="cpu", weights_only=True)
+        for name, item in self._stateful():
+            item.restore_training_state(self.model, states[name])
+
+    def _stateful(self) -> Iterator[tuple[str, Any]]:
+        for number, item in enumerate([self, *self.callback_handler.callbacks]):
+            if hasattr(item, "training_state"):
+                yield f"{number} {type(item).__name__}", item
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+class SaveInTime(TrainerCallback):  # type: ignore[misc]
+    """Asks for a checkpoint every so many seconds, and for the last one when the run is to stop."""
+
+    def __init__(self, seconds: float, stopper: Stopper, observer: Observer) -> None:
+        self.seconds = seconds
+        self.stopper = stopper
+        self.observer = observer
+        self._saved_at = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Time counts from here."""
+        self._saved_at = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The only place where training can be left."""
+        if self.stopper.asked is not None:
+            self.observer.stage(f"told to stop: saving step {state.global_step:,} (once more: stop at once)")
+            control.should_save = control.should_training_stop = True
+        elif time.monotonic() - self._saved_at >= self.seconds:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A checkpoint is whole."""
+        self._saved_at = time.monotonic()
+
+
+def fit(runner: Any, earlier: Checkpoint | None, stopper: Stopper) -> None:
+    """Train to the end, from the ``earlier`` checkpoint on where there is one; Interrupted if told to stop."""
+    runner.watch_changes()
+    if earlier is not None and earlier.finished:
+        runner._load_from_checkpoint(str(earlier.folder))
+        runner.state = TrainerState.load_from_json(str(earlier.folder / TRAINER_STATE_NAME))
+        return
+    with stopper.between_steps():
+        runner.train(resume_from_checkpoint=str(earlier.folder) if earlier else None)
+    stopper.check()
+
+
+def result_folder(work: Path) -> Path:
+    """An empty folder for what the run leaves behind."""
+    folder = work / RESULT
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
