@@ -189,7 +189,7 @@ def test_plain_peft_in_another_process_predicts_the_same(outputs: Outputs) -> No
 @pytest.mark.parametrize("method", ["lora", "adalora", "p_tuning", "prefix_tuning_peft", "bitfit"])
 def test_the_best_state_is_what_remains(method: str, tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
     # a rate far too high makes the score jump about, so that the best state is seldom the last
-    settings = {"num_train_epochs": 8, "learning_rate": 0.5}
+    settings = {"num_train_epochs": 8, "learning_rate": 0.1}
     order = arguments(tmp_path, "classification", tiny_models("bert"), method, settings=settings, max_steps=40)
     order.pop("test")
     random.seed(0)
@@ -352,7 +352,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, tiny_models: Call
     model.save_pretrained(broken)
     AutoTokenizer.from_pretrained(tiny_models("bert")).save_pretrained(broken)
     order = arguments(tmp_path, "classification", broken, "lora")
-    with pytest.raises(PeftSelectError, match="training diverged: the loss is no number after step 1") as caught:
+    with pytest.raises(PeftSelectError, match="training diverged: the loss is no number after step 1 ") as caught:
         peftselect.run(**order)
     assert "--set learning_rate=" in caught.value.hint
     assert caught.value.exit_code == 2
@@ -372,9 +372,9 @@ def test_running_out_of_memory_is_recorded(
 
     monkeypatch.setattr(modeling, "build", too_large)
     order = arguments(tmp_path, "classification", tiny_models("bert"), "lora")
-    with pytest.raises(NothingFitsError, match="the device ran out of memory") as caught:
-        peftselect.run(**order)
-    assert "micro_batch_size=1" in caught.value.hint
+    with pytest.raises(NothingFitsError, match=r"the device ran out of memory$") as caught:
+        peftselect.run(**order, degrade=False)
+    assert "a smaller --max-length" in caught.value.hint
     assert [record.status for record in user_store().read()] == ["oom"]
     assert not Path(order["output"]).exists()
 

@@ -33,10 +33,11 @@ FEW_REASONS = 2
 @click.option("--test-limit", type=int, metavar="N", help="Use at most N test rows.  [default: --limit]")
 @click.option("--template", metavar="TEXT", help="Prompt in place of the task's own; {source} stands for the input.")
 @click.option("--checkpoint-every", metavar="TIME", help="How often to save what --resume goes on from.  [default: 5m]")
+@click.option("--no-degrade", is_flag=True, help="Stop where memory runs out; do not try a cheaper recipe.")
 @click.option("--resume", metavar="DIR", help="Go on with the interrupted run towards DIR; nothing else is needed.")
 @click.option("--dry-run", is_flag=True, help="Show the recipe and its price, check the data, and stop.")
 @options.json_option
-def run(method: str | None, dry_run: bool, as_json: bool, resume: str | None, **arguments: Any) -> None:
+def run(method: str | None, dry_run: bool, as_json: bool, **arguments: Any) -> None:
     """Fine-tune: recommend (unless --method), train, score before and after, write the adapter.
 
     \b
@@ -53,11 +54,12 @@ def run(method: str | None, dry_run: bool, as_json: bool, resume: str | None, **
     from peftselect import api
     from peftselect.cli import console
 
-    task, model = arguments.pop("task"), arguments.pop("model")
+    task, model, resume = (arguments.pop(name) for name in ("task", "model", "resume"))
+    degrade = not arguments.pop("no_degrade")
     if resume is not None:
         plan = api.plan_resumed(resume)
     else:
-        plan = api.plan_run(task, model, method=method, **options.as_arguments(arguments))
+        plan = api.plan_run(task, model, method=method, degrade=degrade, **options.as_arguments(arguments))
     if dry_run:
         if as_json:
             console.print_json(plan.to_json())

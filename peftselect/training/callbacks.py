@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SCORE = "eval_score"
 #: a gain smaller than this is none
 LEAST_GAIN = 1e-4
+#: a median of the last OF_LATE losses of so many times the first (or LEAST_LOSS, if that was less) is an explosion
+EXPLODED, LEAST_LOSS, OF_LATE = 3.0, 1.0, 5
 
 
 class KeepBest(TrainerCallback):  # type: ignore[misc]
@@ -129,10 +132,10 @@ def _configs(model: Any) -> dict[str, Any]:
 
 
 class WatchLoss(TrainerCallback):  # type: ignore[misc]
-    """Ends a run whose loss is no number any more."""
+    """Ends a run whose loss is no number any more, or stays far above where it began."""
 
     def __init__(self) -> None:
-        self.diverged_at: int | None = None
+        self.trouble = ""
         self.losses: list[tuple[int, float]] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -140,11 +143,21 @@ class WatchLoss(TrainerCallback):  # type: ignore[misc]
         loss = (logs or {}).get("loss")
         if loss is None:
             return
-        if math.isfinite(loss):
+        if not math.isfinite(loss):
+            self.trouble = f"the loss is no number after step {state.global_step} ({self._before()})"
+        else:
             self.losses.append((state.global_step, loss))
-            return
-        self.diverged_at = state.global_step
-        control.should_training_stop = True
+            bound = EXPLODED * max(self.losses[0][1], LEAST_LOSS)
+            recent = [value for _, value in self.losses[-OF_LATE:]]
+            if len(recent) == OF_LATE and statistics.median(recent) > bound:
+                first = self.losses[0][1]
+                self.trouble = f"the loss has risen from {first:.3g} to {loss:.3g} by step {state.global_step}"
+        control.should_training_stop = control.should_training_stop or bool(self.trouble)
+
+    def _before(self) -> str:
+        return (
+            f"it was {self.losses[-1][1]:.3g} after step {self.losses[-1][0]}" if self.losses else "nor was it before"
+        )
 
     def training_state(self, model: Any) -> dict[str, Any]:
         """The losses so far."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftselect import modeling
-from peftselect.errors import NothingFitsError, PeftSelectError
+from peftselect.errors import PeftSelectError
 from peftselect.method import ApplyContext
 from peftselect.problem import parse_duration
 from peftselect.results import user_store
@@ -25,6 +25,7 @@ from peftselect.training import (
     trainer,
     unfinished,
 )
+from peftselect.training.degrade import ran_out
 from peftselect.training.evaluation import Evaluated, Evaluation, once
 from peftselect.training.progress import quiet
 from peftselect.training.regression import start_at_mean
@@ -76,7 +77,7 @@ class Session:
 
 
 class DivergedError(PeftSelectError):
-    """The loss became no number."""
+    """The loss became no number, or rose far above where it began."""
 
 
 def train(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> RunResult:
@@ -85,20 +86,20 @@ def train(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> Ru
     A run that runs out of memory or diverges is recorded too; then the error says so in one line.
     """
     here = machine.settle(plan.problem, plan.chosen.candidate, plan.cpu)
+    machine.release()
     with quiet():
         try:
             session = _prepare(plan, here, work, observer)
             model = _train(session, stopper)
-        except torch.OutOfMemoryError as error:
-            unfinished.forget(work)
-            _remember(plan, here, "oom")
-            raise NothingFitsError(
-                "the device ran out of memory", "give a smaller --vram to be advised by, or --set micro_batch_size=1"
-            ) from error
         except DivergedError as error:
             unfinished.forget(work)
             _remember(plan, here, "diverged", error.message)
             raise
+        except Exception as error:
+            if not machine.is_out_of_memory(error):
+                raise
+            _remember(plan, here, "oom")
+            raise ran_out(plan) from error
         with unfinished.saving(work):
             return _finish(session, model, checkpoints.result_folder(work))
 
@@ -160,10 +161,12 @@ def _train(session: Session, stopper: Stopper) -> Any:
     observer.stage(f"training {trained:,} parameters for {session.steps:,} steps{after}")
     checkpoints.fit(runner, earlier, stopper)
     seconds = runner.training_seconds
-    if watch.diverged_at is not None or _no_numbers(model):
+    if watch.trouble or _no_numbers(model):
+        why = watch.trouble or f"a weight is no number after step {runner.state.global_step}"
+        rate = candidate.recipe.learning_rate
         raise DivergedError(
-            f"training diverged: the loss is no number after step {watch.diverged_at or runner.state.global_step}",
-            f"lower the learning rate, for example --set learning_rate={candidate.recipe.learning_rate / 10:.3g}",
+            f"training diverged: {why}",
+            f"lower the learning rate of {rate:.3g}, for example by ten: --set learning_rate={rate / 10:.3g}",
         )
     best.restore(model)
     _time(session, runner, seconds, best, watch)
@@ -241,6 +244,8 @@ def _time(session: Session, runner: Any, seconds: float, best: callbacks.KeepBes
         "tokens": tokens,
         "tokens_per_second": round(tokens / seconds, 1),
     }
+    if session.plan.trail:
+        session.measured["trail"] = list(session.plan.trail)
     if best.best_step is not None:
         session.measured |= {"best_step": best.best_step, "stopped_early": best.stopped_early}
     losses = [{"step": step, "loss": loss} for step, loss in watch.losses]

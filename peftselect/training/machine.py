@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,6 +47,20 @@ def settle(problem: Problem, candidate: Candidate, cpu: bool) -> Machine:
     if length < recipe.max_length:
         notes.append(f"inputs are cut at {length} tokens: the model's positions end at {problem.shape.max_positions}")
     return Machine(device, replace(candidate, recipe=recipe), length, tuple(notes))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a card or in RAM."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(should_reduce_batch_size(error))
+
+
+def release() -> None:
+    """Give back what an earlier attempt held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _precision(problem: Problem, wanted: str, device: Any) -> Literal["bf16", "fp16", "fp32", "pure_bf16"]:

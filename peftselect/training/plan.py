@@ -65,6 +65,8 @@ class Order:
     dataset: str = ""
     #: a length of time ("5m") or seconds; what a power cut may cost
     checkpoint_every: str | float = CHECKPOINT_SECONDS
+    #: whether a cheaper recipe is tried where memory runs out
+    degrade: bool = True
 
     def read(self, task: Task) -> Splits:
         """The rows of all three sets."""
@@ -90,6 +92,10 @@ class RunPlan:
     max_steps: int | None = None
     cpu: bool = False
     template: str | None = None
+    #: what memory ran out with, and what was tried instead
+    trail: tuple[str, ...] = ()
+    #: the other candidates, where the method was recommended
+    runners_up: tuple[RankedCandidate, ...] = ()
     #: whether an earlier sitting left something to go on from
     resumed: bool = False
     #: whether the method was recommended, not asked for
@@ -175,6 +181,7 @@ def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
         cpu=order.question.get("device") == "cpu",
         template=order.template,
         recommended=order.method is None,
+        runners_up=answer.candidates[1:],
         notes=(*splits.notes, *((note,) if note else ())),
     )
 
@@ -209,6 +216,8 @@ def resumed_plan(folder: str | Path, settle: Callable[[Order], RunPlan]) -> RunP
         output=Path(folder),
         overwrite=order.overwrite,
         recommended=document["recommended"],
+        trail=tuple(document["trail"]),
+        notes=(*plan.notes, *document["trail"]),
         resumed=True,
     )
 

@@ -20,6 +20,7 @@ from peftselect.errors import InputError, PeftSelectError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from peftselect.training.plan import RunPlan
     from peftselect.training.splits import Splits
 
 #: written last into a checkpoint: one without it is not whole
@@ -103,7 +104,7 @@ def held(output: Path, *, keep: bool) -> Iterator[Path]:
     done = False
     try:
         if not keep:
-            _clear(work)
+            forget(work)
         yield work
         done = True
     except BaseException:
@@ -116,12 +117,7 @@ def held(output: Path, *, keep: bool) -> Iterator[Path]:
 
 
 def forget(work: Path) -> None:
-    """Remove the checkpoints of a run that it makes no sense to go on with."""
-    for folder in work.glob("checkpoint-*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _clear(work: Path) -> None:
+    """Remove what an earlier sitting or attempt left, where it makes no sense to go on from it."""
     for item in work.iterdir():
         if item.name != _LOCK:
             shutil.rmtree(item) if item.is_dir() else item.unlink()
@@ -162,8 +158,9 @@ def fingerprint(splits: Splits) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_order(work: Path, order: Any, candidate: Any, splits: Splits, *, recommended: bool) -> None:
-    """Keep what a later sitting needs to ask the same again (``order`` is an Order, ``candidate`` a Candidate)."""
+def write_order(work: Path, plan: RunPlan) -> None:
+    """Keep what a later sitting needs to ask the same again, and the candidate that was settled on."""
+    order, candidate = plan.order, plan.chosen.candidate
     task = order.task if isinstance(order.task, str) else order.task.name
     asked = {name: getattr(order, name) for name in order.__dataclass_fields__}
     for name in ("train", "evaluation", "test", "model", "output"):
@@ -176,8 +173,9 @@ def write_order(work: Path, order: Any, candidate: Any, splits: Splits, *, recom
             "recipe": asdict(candidate.recipe),
             "set_by": dict(candidate.set_by),
         },
-        "recommended": recommended,
-        "rows": fingerprint(splits),
+        "recommended": plan.recommended,
+        "trail": list(plan.trail),
+        "rows": fingerprint(plan.splits),
     }
     write_whole(work / ORDER, json.loads(json.dumps(document, default=_plain)))
 
