@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["OPTIMIZERS", "Estimate", "TraceMode", "estimate", "price", "trace_setting"]
 TraceMode = Literal["never", "fast", "exact"]
 #: absolute errors of traces against published runs, in percent (benchmarks/trace_error.py)
-EXACT_BAND = ErrorBand(0.62, 5.4)
-FAST_BAND = ErrorBand(0.55, 5.6)
+EXACT_BAND = ErrorBand(0.45, 5.1)
+FAST_BAND = ErrorBand(0.59, 5.7)
 
 
 @dataclass(frozen=True)
