@@ -47,7 +47,7 @@ def read_rows(
     to be scored on may have no others. Raises DataError.
     """
     name = str(path)
-    raw = islice(_raw_rows(path, split), limit)
+    raw = islice(raw_rows(path, split), limit)
     first = next(raw, None)
     if first is None:
         raise DataError(f"{name} holds no rows", "is it the right file?")
@@ -79,7 +79,8 @@ def _needs(task: Task) -> str:
     return ", ".join(column.name for column in task.columns if column.required)
 
 
-def _raw_rows(path: str | Path, split: str) -> Iterator[Numbered]:
+def raw_rows(path: str | Path, split: str) -> Iterator[Numbered]:
+    """(line number, row) with the file's own columns, unchecked; DataError where the file cannot be read."""
     file = Path(path).expanduser()
     if file.is_dir():
         return _from_folder(file, split)

@@ -120,7 +120,7 @@ def build(
     model = load_model(problem.model, shape, recipe, labels, device, master_weights=whole)
     if problem.task.problem_type is not None:
         model.config.problem_type = problem.task.problem_type
-    _fit_tokenizer(problem.model, model, tokenizer, shape)
+    fit_tokenizer(problem.model, model, tokenizer, shape)
     if recipe.gradient_checkpointing:
         if not method.gradient_checkpointing:
             raise UnsupportedError(f"{method.title} does not work with gradient checkpointing", "turn it off")
@@ -251,7 +251,7 @@ def _check_complete(base_model: BaseModel, shape: ModelShape, report: dict[str, 
         )
 
 
-def _fit_tokenizer(base_model: BaseModel, model: Any, tokenizer: Any, shape: ModelShape) -> None:
+def fit_tokenizer(base_model: BaseModel, model: Any, tokenizer: Any, shape: ModelShape) -> None:
     """Refuse a tokenizer of another model; tell the model which token is padding."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from peftselect.problem import Problem
 
 Row = dict[str, Any]
+#: kinds of columns that hold what is to be predicted
+ANSWERS = frozenset({"label", "labels", "number", "tags", "answers", "index", "references"})
 ColumnKind = Literal[
     "text", "label", "number", "tokens", "tags", "answers", "choices", "index", "references", "labels", "messages"
 ]
@@ -26,6 +28,13 @@ class Column:
     kind: ColumnKind
     aliases: tuple[str, ...] = ()
     required: bool = True
+    #: whether it holds what is to be predicted; None: if its kind says so
+    answer: bool | None = None
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether rows to be predicted come without it."""
+        return self.kind in ANSWERS if self.answer is None else self.answer
 
 
 @dataclass(frozen=True)

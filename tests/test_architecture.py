@@ -28,6 +28,7 @@ LAYERS: list[set[str]] = [
     {"predictor"},
     {"selector"},
     {"training"},
+    {"serving"},
     {"api"},
     {"suite", "testing"},
     {"cli"},

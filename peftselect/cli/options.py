@@ -168,6 +168,19 @@ def set_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def columns_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--columns`` of a command that reads data without asking a question."""
+    return click.option(
+        "--columns", callback=pairs, metavar="OURS=YOURS,...", help="Which column holds what, where names are unusual."
+    )(command)
+
+
+def adapter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--task`` and ``--model`` of a command that takes the folder of an adapter."""
+    command = click.option("--model", metavar="REF", help="Where the base model lies now, if it has moved.")(command)
+    return click.option("--task", metavar="NAME", help="What the adapter is for, if no run of ours wrote it.")(command)
+
+
 def need_task(task: str | None) -> str:
     """``task``, or a one-line error that lists the tasks."""
     if task is None:

@@ -95,6 +95,6 @@ def chat_columns(source: Sequence[str], target: Sequence[str]) -> tuple[Column, 
         Column("messages", "messages", ("conversations", "conversation", "chat", "turns"), required=False),
         Column("source", "text", tuple(source), required=False),
         Column("input", "text", (), required=False),
-        Column("target", "text", tuple(target), required=False),
+        Column("target", "text", tuple(target), required=False, answer=True),
         Column("references", "references", ("targets",), required=False),
     )

@@ -171,6 +171,6 @@ def text_columns(source: Sequence[str] = (), target: Sequence[str] = ()) -> tupl
     """Source, target and optional references, the task's own aliases before the common ones."""
     return (
         Column("source", "text", (*source, *TEXT_COLUMNS["source"])),
-        Column("target", "text", (*target, *TEXT_COLUMNS["target"])),
+        Column("target", "text", (*target, *TEXT_COLUMNS["target"]), answer=True),
         Column("references", "references", ("targets", "summaries", "human_references"), required=False),
     )

@@ -37,8 +37,8 @@ class Evaluation:
         self.generates = task.generates(context.head)
         self.encoded = task.encode_eval(rows, context)
 
-    def __call__(self, trainer: Any) -> Evaluated:
-        """Predict with ``trainer.predict`` (greedily where text is generated), decode and score."""
+    def __call__(self, trainer: Any, *, score: bool = True) -> Evaluated:
+        """Predict with ``trainer.predict`` (greedily where text is generated), decode and, if wanted, score."""
         arguments: dict[str, Any] = {}
         data = self.encoded
         if self.generates:
@@ -48,7 +48,7 @@ class Evaluation:
             data = data.remove_columns([name for name in ("labels",) if name in data.column_names])
         outputs = trainer.predict(data, **arguments).predictions
         predictions = self.task.decode(outputs, self.rows, self.encoded, self.context)
-        scores = self.task.score(predictions, self.rows)
+        scores = self.task.score(predictions, self.rows) if score else {}
         return Evaluated(predictions, {name: float(value) for name, value in scores.items()})
 
 

@@ -46,6 +46,7 @@ def settle(problem: Problem, candidate: Candidate, cpu: bool) -> Machine:
     length = recipe.max_length if room is None else min(recipe.max_length, room)
     if length < recipe.max_length:
         notes.append(f"inputs are cut at {length} tokens: the model's positions end at {problem.shape.max_positions}")
+    recipe = replace(recipe, max_length=length)
     return Machine(device, replace(candidate, recipe=recipe), length, tuple(notes))
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: written last: a folder without it is no result
 RECORD_FILE = "run.json"
+#: what predict, evaluate and merge need to know
+SERVING_FILE = "serving.json"
 DEFAULT_PARENT = "peftselect-output"
 
 

@@ -27,7 +27,7 @@ def write(
     tuned: Evaluated,
     history: dict[str, Any],
 ) -> None:
-    """``metrics.json``, ``predictions.jsonl``, ``README.md``, and ``run.json`` last.
+    """``metrics.json``, ``predictions.jsonl``, ``serving.json``, ``README.md``, and ``run.json`` last.
 
     ``history`` has the scores on the validation rows and the training losses, each with its step.
     """
@@ -42,8 +42,31 @@ def write(
     }
     output.write_json(folder / "metrics.json", _finite_only(document))
     output.write_json_lines(folder / "predictions.jsonl", _predictions(plan, baseline, tuned))
+    output.write_json(folder / output.SERVING_FILE, _serving(plan, candidate))
     (folder / "README.md").write_text(model_card(plan, candidate, record, snippet), encoding="utf-8")
     output.write_json(folder / output.RECORD_FILE, record.to_json())
+
+
+def _serving(plan: RunPlan, candidate: Candidate) -> dict[str, Any]:
+    """What it takes to put the result on its base model again and ask it as it was asked here."""
+    problem, recipe = plan.problem, candidate.recipe
+    return {
+        "schema": 1,
+        "task": problem.task.name,
+        "model": problem.model.load_from,
+        "method": candidate.method.name,
+        "whole_model": not candidate.method.saves_adapter,
+        "mergeable": candidate.method.mergeable,
+        "labels": list(plan.splits.labels),
+        "template": plan.template,
+        "columns": dict(plan.order.columns),
+        "prepended_positions": candidate.method.prepended_positions(candidate.values),
+        "precision": recipe.precision,
+        "quantization": recipe.quantization,
+        "max_length": recipe.max_length,
+        "max_target_length": recipe.max_target_length,
+        "batch_size": 2 * recipe.micro_batch_size,
+    }
 
 
 def _predictions(plan: RunPlan, baseline: Evaluated, tuned: Evaluated) -> list[Any]:
