@@ -123,7 +123,7 @@ def test_what_is_no_choice_of_a_method_is_not_learned_from() -> None:
         ("similarity", "stsb", "similarity", "similarity"),
         ("similarity", "mrpc", "classification", "classification"),
         ("commonsense", "copa", "multiple_choice", "multiple_choice"),
-        ("asr", "fleurs", "asr", "speech"),
+        ("asr", "fleurs", "speech_recognition", "speech"),
         ("code_summarization", "kafka", "code_summarization", "generation"),
     ],
 )
