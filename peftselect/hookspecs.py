@@ -39,3 +39,9 @@ def register_rules() -> Iterable[Traversable]:
 def register_records() -> Iterable[Traversable]:
     """Return JSON-lines files with run records (see benchmarks/README.md)."""
     return ()
+
+
+@hookspec
+def register_techniques() -> Iterable[Traversable]:
+    """Return TOML files with techniques which cannot be run, why, and what to use instead (rules/techniques.toml)."""
+    return ()

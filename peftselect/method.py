@@ -139,6 +139,8 @@ class Method(ABC):
     because: ClassVar[str] = ""
     #: where the thesis has it: sections ("2.2.4", "5.3") and tables ("T2.5")
     thesis: ClassVar[tuple[str, ...]] = ()
+    #: trained parameters in the letters that `peftselect methods NAME` explains (d, f, g, L, r, ...), without the head
+    formula: ClassVar[str] = ""
     #: what a user must give before it can serve any model (trained adapters, say); empty for most
     needs: ClassVar[str] = ""
     #: what does not work, one sentence each; shown on the card

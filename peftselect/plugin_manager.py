@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import unicodedata
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
@@ -13,14 +14,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pluggy
 
 from peftselect import hookspecs
-from peftselect.errors import PluginError, UnknownNameError
+from peftselect.errors import PluginError, UnknownNameError, UnsupportedError
 from peftselect.method import Method
 from peftselect.task import Task
+from peftselect.technique import Technique, read_techniques
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from importlib.resources.abc import Traversable
 
 Registered = TypeVar("Registered", Method, Task)
+#: whatever has a name in the catalogue
+Entry = Method | Technique
+Named = TypeVar("Named", Task, Entry)
 
 GROUP = "peftselect"
 DISABLE_VARIABLE = "PEFTSELECT_DISABLE_PLUGINS"
@@ -46,6 +52,7 @@ class PluginHost:
     origins: dict[str, str] = field(default_factory=dict)
     _methods: dict[str, Method] | None = None
     _tasks: dict[str, Task] | None = None
+    _techniques: dict[str, Technique] | None = None
 
     @classmethod
     def load(cls, *, external: bool = True) -> PluginHost:
@@ -93,7 +100,7 @@ class PluginHost:
         probe.check_pending()
         methods, tasks = _collect(probe, "register_methods"), _collect(probe, "register_tasks")
         for name in _instantiate(methods, Method, _REQUIRED_METHOD_ATTRIBUTES):
-            if name in self.methods():
+            if name in self._every_method():
                 raise PluginError(f"method {name!r} is already registered", "rename it or disable the other plugin")
         for name in _instantiate(tasks, Task, _REQUIRED_TASK_ATTRIBUTES):
             if name in self.tasks():
@@ -101,7 +108,29 @@ class PluginHost:
         self._methods = self._tasks = None
 
     def methods(self) -> dict[str, Method]:
-        """Every method by name, sorted."""
+        """Every method that trains, by name, sorted."""
+        return {name: item for name, item in self._every_method().items() if item.kind == "runnable"}
+
+    def baselines(self) -> dict[str, Method]:
+        """What is run to compare with and trains nothing, by name, sorted."""
+        return {name: item for name, item in self._every_method().items() if item.kind == "baseline"}
+
+    def techniques(self) -> dict[str, Technique]:
+        """What is named in the literature and cannot be run, by name, sorted."""
+        if self._techniques is None:
+            self._techniques = read_techniques(_collect(self.manager, "register_techniques"))
+        return self._techniques
+
+    def entries(self) -> dict[str, Entry]:
+        """Everything that has a name of its own in the literature, whether it can be run or not."""
+        found: dict[str, Entry] = {**self.techniques(), **self._every_method()}
+        return dict(sorted(found.items()))
+
+    def entry(self, name: str) -> Entry:
+        """A method, baseline or technique by name or alias; UnknownNameError otherwise."""
+        return _lookup("method", name, self.entries())
+
+    def _every_method(self) -> dict[str, Method]:
         if self._methods is None:
             classes = _collect(self.manager, "register_methods")
             self._methods = _instantiate(classes, Method, _REQUIRED_METHOD_ATTRIBUTES)
@@ -115,8 +144,11 @@ class PluginHost:
         return self._tasks
 
     def method(self, name: str) -> Method:
-        """A method by name or alias; UnknownNameError otherwise."""
-        return _lookup("method", name, self.methods())
+        """A method or baseline by name or alias; UnsupportedError says why a name cannot be run."""
+        found = self.entry(name)
+        if isinstance(found, Technique):
+            raise UnsupportedError(f"{found.name} cannot be run: {found.because}", found.hint)
+        return found
 
     def task(self, name: str) -> Task:
         """A task by name or alias; UnknownNameError otherwise."""
@@ -173,14 +205,21 @@ def _instantiate(classes: list[Any], kind: type[Registered], required: tuple[str
     return dict(sorted(found.items()))
 
 
-def _lookup(kind: str, name: str, registry: dict[str, Registered]) -> Registered:
-    wanted = name.strip().lower().replace("-", "_")
-    if wanted in registry:
-        return registry[wanted]
+def _lookup(kind: str, name: str, registry: Mapping[str, Named]) -> Named:
+    wanted = plain(name)
     for item in registry.values():
-        if wanted in item.aliases:
+        if wanted == plain(item.name):
+            return item
+    for item in registry.values():
+        if wanted in map(plain, item.aliases):
             return item
     raise UnknownNameError(kind, name, sorted(registry))
+
+
+def plain(name: str) -> str:
+    """A name as it is compared: without case, blanks, hyphens, brackets and raised letters (``(IA)³`` is ``ia3``)."""
+    text = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(letter for letter in text if letter.isalnum() or letter == "+")
 
 
 @cache

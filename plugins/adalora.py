@@ -22,6 +22,7 @@ class AdaLora(LinearMethod):
     title = "AdaLoRA"
     summary = "LoRA that starts with a larger rank and prunes it where it matters least, layer by layer."
     family = "reparameterized"
+    aliases = ("adaptive_lora",)
     structure = Structure(
         intra_connectivity="dense: linear (SVD)",
         inter_connectivity="fixed: dense",
@@ -41,6 +42,8 @@ class AdaLora(LinearMethod):
             "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", "https://arxiv.org/abs/2303.10512", 2023
         ),
     )
+    thesis = ("T2.7",)
+    formula = "Σ r0·(in + out + 1) over the target layers, r0 = init_r; target_r on average are kept"
     acts_on = frozenset({"attention", "ffn"})
     default_targets = "all-linear"
     mergeable = True

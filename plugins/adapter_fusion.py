@@ -42,6 +42,7 @@ class AdapterFusion(AdapterMethod):
             2021,
         ),
     )
+    formula = "N_ffn·(3·d² + 2·d)"
     thesis = ("2.3",)
     needs = "two or more adapters that adapter_pfeiffer trained on this base model: --set adapters=DIR,DIR"
     limits = (

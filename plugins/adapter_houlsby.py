@@ -34,6 +34,7 @@ class Houlsby(AdapterMethod):
     )
     # Houlsby et al. 2019, section 3.1: widths 2 to 256, rates 3e-5 to 3e-3, best 64 and 1e-3 over GLUE
     references = (Reference("Parameter-Efficient Transfer Learning for NLP", "https://arxiv.org/abs/1902.00751", 2019),)
+    formula = "(N_att + N_ffn)·(2·d·b + b + d)"
     thesis = (
         "1.2.2",
         "2.2.7",

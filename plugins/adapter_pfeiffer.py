@@ -39,6 +39,7 @@ class Pfeiffer(AdapterMethod):
             2021,
         ),
     )
+    formula = "N_ffn·(2·d·b + b + d)"
     thesis = ("2.2.7", "2.3")
     limits = ("Cannot be merged: every call of the model pays for the adapters.",)
     acts_on = frozenset({"ffn"})

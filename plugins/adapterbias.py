@@ -38,6 +38,7 @@ class AdapterBias(AdapterMethod):
             2022,
         ),
     )
+    formula = "N_ffn·(d + f + 1)"
     thesis = ("T2.12",)
     limits = ("Cannot be merged: the shift depends on the token.",)
     acts_on = frozenset({"ffn", "bias"})

@@ -38,6 +38,7 @@ class AdapterDrop(AdapterMethod):
             "AdapterDrop: On the Efficiency of Adapters in Transformers", "https://arxiv.org/abs/2010.11918", 2021
         ),
     )
+    formula = "(1 − dropped/L)·(N_att + N_ffn)·(2·d·b + b + d)"
     thesis = ("2.2.7", "2.3")
     limits = (
         "Cannot be merged: every call of the model pays for the adapters that there are.",

@@ -38,6 +38,7 @@ class BiAdapter(AdapterMethod):
             2023,
         ),
     )
+    formula = "N_ffn·2·d·b, stored at one bit each"
     thesis = ("2.3",)
     limits = (
         "Cannot be merged: every call of the model pays for the adapters.",

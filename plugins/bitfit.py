@@ -19,6 +19,7 @@ class BitFit(Method):
     title = "BitFit"
     summary = "Trains nothing but the biases: good with few examples, where the model has biases at all."
     family = "selective"
+    aliases = ("bias_only",)
     structure = Structure(
         intra_connectivity="none: parameter vector",
         inter_connectivity="fixed: dense",
@@ -38,6 +39,8 @@ class BitFit(Method):
             2021,
         ),
     )
+    thesis = ("1.2.2", "T2.5", "T2.7", "T2.8", "T2.9", "T2.10", "T2.12")
+    formula = "Σ of all biases"
     acts_on = frozenset({"bias"})
     #: peft overwrites the base's biases, so that one adapter is all a loaded base can hold
     multi_adapter = False

@@ -36,6 +36,7 @@ class Compacter(AdapterMethod):
             "Compacter: Efficient Low-Rank Hypercomplex Adapter Layers", "https://arxiv.org/abs/2106.04647", 2021
         ),
     )
+    formula = "m³ + (N_att + N_ffn)·(2·R·(d + b) + b + d), m = division, R = factor_rank"
     thesis = ("1.2.2", "2.2.9", "T2.3", "T2.4")
     limits = (
         "Cannot be merged: every call of the model pays for the adapters.",

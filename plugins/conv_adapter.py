@@ -38,6 +38,7 @@ class ConvAdapter(AdapterMethod):
             2023,
         ),
     )
+    formula = "L·(8·d + 5·b + 2·d·⌊d/16⌋)"
     thesis = ("T2.11",)
     limits = (
         "Encoders alone: a convolution would show a decoder what comes later.",

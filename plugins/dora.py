@@ -20,6 +20,7 @@ class Dora(LowRankMethod):
     summary = "LoRA on the direction of each weight vector, with its length trained beside it: better at low ranks."
     # Liu et al. 2024, appendix A: rates at or below those of LoRA, rank halved at equal quality
     references = (Reference("DoRA: Weight-Decomposed Low-Rank Adaptation", "https://arxiv.org/abs/2402.09353", 2024),)
+    formula = "Σ (r·(in + out) + out) over the target layers"
     records_like = "lora"
     judged = False
     lora_options: ClassVar[Mapping[str, Any]] = {"use_dora": True}

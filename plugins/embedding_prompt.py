@@ -40,6 +40,7 @@ class EmbeddingPrompt(Method):
             2023,
         ),
     )
+    formula = "L·n·d"
     thesis = ("T2.6",)
     limits = ("Encoders alone.", "Cannot be merged: every block reads a longer sequence.")
     architectures = frozenset({"encoder"})

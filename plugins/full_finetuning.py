@@ -20,7 +20,7 @@ class FullFinetuning(Method):
     heads = ALL_HEADS | {"feature_extraction"}
     summary = "Trains every weight: the quality to compare with when data abound, at the price of a model per task."
     family = "selective"
-    aliases = ("full", "ft", "full_tuning", "fine_tuning")
+    aliases = ("full", "ft", "full_tuning", "fine_tuning", "full_fine_tuning")
     structure = Structure(
         intra_connectivity="the module's own",
         inter_connectivity="fixed: dense",
@@ -37,6 +37,8 @@ class FullFinetuning(Method):
         Reference("BERT: Pre-training of Deep Bidirectional Transformers", "https://arxiv.org/abs/1810.04805", 2018),
         Reference("Exploring the Limits of Transfer Learning (T5)", "https://arxiv.org/abs/1910.10683", 2019),
     )
+    thesis = ("T2.5", "T2.6", "T2.7", "T2.8", "T2.9", "T2.10", "T2.11", "T2.12", "T2.13")
+    formula = "P, every parameter"
     acts_on = frozenset({"all"})
     multi_adapter = False
     adds_inference_cost = False

@@ -28,7 +28,7 @@ class HeadOnly(Method):
     title = "Head only"
     summary = "Trains the task head on frozen features: the cheapest baseline for tasks that have a head."
     family = "selective"
-    aliases = ("linear_probe", "downstream_tuning")
+    aliases = ("linear_probe", "downstream_tuning", "superb_baseline", "baseline")
     structure = Structure(
         intra_connectivity="the module's own",
         inter_connectivity="fixed: dense",
@@ -52,6 +52,8 @@ class HeadOnly(Method):
             "SUPERB: Speech processing Universal PERformance Benchmark", "https://arxiv.org/abs/2105.01051", 2021
         ),
     )
+    thesis = ("T2.6", "T2.12")
+    formula = "the head alone"
     heads = ALL_HEADS - LANGUAGE_MODEL_HEADS
     acts_on = frozenset({"head"})
     quantized_base = "possible"

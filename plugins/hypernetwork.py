@@ -40,6 +40,7 @@ class Hypernetwork(AdapterMethod):
         ),
         Reference("HyperNetworks", "https://arxiv.org/abs/1609.09106", 2016),
     )
+    formula = "the generator of (2·d·b + b + d) weights, and an embedding for each place"
     thesis = ("1.2.2",)
     limits = ("Cannot be merged: every call of the model pays for the adapters, and emits them first.",)
     simplified = (

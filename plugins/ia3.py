@@ -52,6 +52,8 @@ class Ia3(Method):
             2022,
         ),
     )
+    thesis = ("2.2.10", "T2.3", "T2.4", "T2.5", "T2.7")
+    formula = "N_att·2·g + N_ffn·f"
     acts_on = frozenset({"attention", "ffn"})
     mergeable = True
     quantized_base = "possible"

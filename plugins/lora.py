@@ -13,6 +13,7 @@ class Lora(LowRankMethod):
     heads = ALL_HEADS | {"feature_extraction"}
     summary = "Learns a low-rank update of chosen linear layers; merges into them without a trace."
     family = "reparameterized"
+    aliases = ("low_rank_adaptation",)
     structure = Structure(
         intra_connectivity="dense: linear MLP",
         inter_connectivity="fixed: dense",
@@ -32,6 +33,24 @@ class Lora(LowRankMethod):
         Reference("A Rank Stabilization Scaling Factor for LoRA", "https://arxiv.org/abs/2312.03732", 2023),
         Reference("LoRA Without Regret", "https://thinkingmachines.ai/blog/lora/", 2025),
     )
+    thesis = (
+        "1.2.2",
+        "2.2.4",
+        "4.1",
+        "4.2",
+        "4.3",
+        "5.3",
+        "T2.3",
+        "T2.4",
+        "T2.5",
+        "T2.6",
+        "T2.7",
+        "T2.8",
+        "T2.11",
+        "T2.12",
+        "T2.13",
+    )
+    formula = "Σ r·(in + out) over the target layers"
 
 
 @hookimpl

@@ -26,6 +26,7 @@ class LoraFa(LowRankMethod):
             2023,
         ),
     )
+    formula = "Σ r·out over the target layers"
     thesis = ("2.3",)
     records_like = "lora"
     judged = False

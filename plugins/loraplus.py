@@ -23,6 +23,7 @@ class LoraPlus(LowRankMethod):
     references = (
         Reference("LoRA+: Efficient Low Rank Adaptation of Large Models", "https://arxiv.org/abs/2402.12354", 2024),
     )
+    formula = "Σ r·(in + out) over the target layers"
     records_like = "lora"
     judged = False
     base_learning_rate = 2.5e-4

@@ -47,6 +47,7 @@ class MamAdapter(AdapterMethod, PrefixMethod):
             "Towards a Unified View of Parameter-Efficient Transfer Learning", "https://arxiv.org/abs/2110.04366", 2022
         ),
     )
+    formula = "N_att·2·n·g + N_ffn·(2·d·b + b + d), and the prefix's MLP while it trains"
     thesis = ("2.2.11", "T2.7", "T2.13")
     limits = (
         "Cannot be merged: attentions read the prefix, and every call pays for the adapters.",

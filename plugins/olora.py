@@ -23,6 +23,7 @@ class Olora(LowRankMethod):
             "OLoRA: Orthonormal Low-Rank Adaptation of Large Language Models", "https://arxiv.org/abs/2406.01775", 2024
         ),
     )
+    formula = "Σ r·(in + out) over the target layers"
     records_like = "lora"
     judged = False
     # the start takes a part of the base's own weights, which stays taken while the adapter is loaded

@@ -34,6 +34,8 @@ class PTuning(SoftPromptMethod):
     # Liu et al. 2021 train the language model along (at 1e-5 to 3e-5), so their rate says nothing of the prompt's.
     # Measured on 1,200 sentences of SST-2 with a MiniLM, one epoch: 5e-3 learns (0.65); no other rate was tried.
     references = (Reference("GPT Understands, Too", "https://arxiv.org/abs/2103.10385", 2021),)
+    thesis = ("1.2.2",)
+    formula = "n·d + (d·k + k) + (k² + k) + (k·d + d) for the MLP, k = encoder_hidden_size"
 
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
         """Number of vectors, the network that makes them, and the rate."""

@@ -37,6 +37,7 @@ class ParallelAdapter(AdapterMethod):
             "Towards a Unified View of Parameter-Efficient Transfer Learning", "https://arxiv.org/abs/2110.04366", 2022
         ),
     )
+    formula = "N_ffn·(2·d·b + b + d)"
     thesis = ("2.2.11", "T2.6", "T2.13")
     limits = ("Cannot be merged: every call of the model pays for the adapters.",)
     acts_on = frozenset({"ffn"})

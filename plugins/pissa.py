@@ -23,6 +23,7 @@ class Pissa(LowRankMethod):
             "PiSSA: Principal Singular Values and Singular Vectors Adaptation", "https://arxiv.org/abs/2404.02948", 2024
         ),
     )
+    formula = "Σ r·(in + out) over the target layers"
     records_like = "lora"
     judged = False
     # the start takes a part of the base's own weights, which stays taken while the adapter is loaded

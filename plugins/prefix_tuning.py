@@ -41,6 +41,7 @@ class PrefixTuning(PrefixMethod):
             "Towards a Unified View of Parameter-Efficient Transfer Learning", "https://arxiv.org/abs/2110.04366", 2022
         ),
     )
+    formula = "N_att·2·n·g, and its MLP while it trains"
     thesis = ("1.2.2", "2.2.6", "5.3", "T2.3", "T2.4", "T2.7", "T2.8", "T2.11", "T2.12")
     limits = (
         "Cannot be merged: every attention reads the longer keys and values.",

@@ -41,6 +41,8 @@ class PrefixTuningPeft(Method):
             "Prefix-Tuning: Optimizing Continuous Prompts for Generation", "https://arxiv.org/abs/2101.00190", 2021
         ),
     )
+    thesis = ("2.2.6",)
+    formula = "n·2·L·g (in encoder-decoders L is the decoder's), and its MLP while it trains"
     heads = ALL_HEADS - {"multiple_choice"}
     acts_on = frozenset({"attention"})
     records_like = "prefix_tuning"

@@ -35,6 +35,8 @@ class PromptTuning(SoftPromptMethod):
     references = (
         Reference("The Power of Scale for Parameter-Efficient Prompt Tuning", "https://arxiv.org/abs/2104.08691", 2021),
     )
+    thesis = ("1.2.2", "2.2.5", "5.3", "T2.3", "T2.4", "T2.5", "T2.7")
+    formula = "n·d"
 
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
         """Number of vectors, and the rate.

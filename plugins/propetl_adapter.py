@@ -38,6 +38,7 @@ class ProPetlAdapter(AdapterMethod):
             2023,
         ),
     )
+    formula = "one adapter (2·d·b + b + d) and a score for each of its weights in each place"
     thesis = ("2.3", "T2.7")
     limits = (
         "Cannot be merged: every call of the model pays for the adapters.",

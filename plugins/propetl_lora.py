@@ -39,6 +39,7 @@ class ProPetlLora(LowRankMethod):
             2023,
         ),
     )
+    formula = "one r·(in + out) a shape and a score for each of its weights in each layer"
     thesis = ("2.3", "T2.7")
     limits = ("Training keeps a float score for each weight of each layer; only the file is small.",)
     simplified = ("Masks over layers alone; the paper also shares one prototype among tasks.",)

@@ -38,6 +38,7 @@ class ProPetlPrefix(PrefixMethod):
             2023,
         ),
     )
+    formula = "one n·2·g and a score for each of its numbers in each attention"
     thesis = ("2.3", "T2.7")
     limits = (
         "Cannot be merged: every attention reads the longer keys and values.",

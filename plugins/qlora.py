@@ -20,6 +20,7 @@ class QLora(LowRankMethod):
     heads = ALL_HEADS | {"feature_extraction"}
     summary = "LoRA on all linear layers of a base stored in 4 bits: the least memory for a large model."
     family = "reparameterized"
+    aliases = ("quantized_lora", "nf4", "double_quantization", "paged_optimizers")
     structure = Structure(
         intra_connectivity="dense: linear MLP",
         inter_connectivity="fixed: dense",
@@ -34,6 +35,8 @@ class QLora(LowRankMethod):
     # Dettmers et al. 2023, table 9: 2e-4 for 7B and 13B (4,096 and 5,120 wide), dropout 0.1, all linear layers; the
     # rank made no difference
     references = (Reference("QLoRA: Efficient Finetuning of Quantized LLMs", "https://arxiv.org/abs/2305.14314", 2023),)
+    thesis = ("2.3",)
+    formula = "Σ r·(in + out) over the target layers"
     acts_on = frozenset({"attention", "ffn"})
     default_targets = "all-linear"
     base_learning_rate = 3.5e-4

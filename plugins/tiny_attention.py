@@ -39,6 +39,7 @@ class TinyAttention(AdapterMethod):
             2022,
         ),
     )
+    formula = "N_att·(3·(d + 1)·k + k·d + d), k = heads·head_dim"
     thesis = ("2.2.8", "5.3", "T2.3", "T2.4")
     limits = (
         "Decoding with the key/value cache would show it one position at a time: generation goes without the cache.",

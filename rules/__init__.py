@@ -1,4 +1,4 @@
-"""The selection guidance and the catalogue of base models, as TOML."""
+"""The selection guidance, the catalogue of base models and techniques that cannot be run, as TOML."""
 
 from __future__ import annotations
 
@@ -17,5 +17,15 @@ if __name__ != "peftselect.rules":
 @hookimpl
 def register_rules() -> list[Traversable]:
     """Every TOML file of this folder that holds rules (the catalogue and the vocabulary hold none)."""
+    return _holding("rule")
+
+
+@hookimpl
+def register_techniques() -> list[Traversable]:
+    """Every TOML file of this folder that holds techniques."""
+    return _holding("technique")
+
+
+def _holding(table: str) -> list[Traversable]:
     files = (file for file in importlib.resources.files(__name__).iterdir() if file.name.endswith(".toml"))
-    return sorted((file for file in files if "[[rule]]" in file.read_text("utf-8")), key=lambda file: file.name)
+    return sorted((file for file in files if f"\n[[{table}]]" in file.read_text("utf-8")), key=lambda file: file.name)

@@ -40,7 +40,9 @@ def test_names_are_completed(words: str, expected: list[str]) -> None:
 
 
 def test_every_method_is_offered() -> None:
-    assert sorted(completions("peftselect methods ")) == sorted(host().methods())
+    assert sorted(completions("peftselect methods ")) == sorted(host().entries())
+    runnable = [*host().methods(), *host().baselines()]
+    assert sorted(completions("peftselect run --method ")) == sorted(runnable)
 
 
 def test_the_help_says_how_to_switch_it_on(peftselect) -> None:

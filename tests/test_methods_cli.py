@@ -6,7 +6,10 @@ import json
 
 import pytest
 
+from peftselect.base_models import resolve_base_model
+from peftselect.cli.methods import _document
 from peftselect.plugin_manager import host
+from peftselect.shapes import read_shape
 
 METHODS = sorted(host().methods())
 
@@ -25,13 +28,28 @@ def test_the_table_has_a_row_for_each_registered_method(peftselect) -> None:
     assert "Reparameterized" in {line.strip() for line in done.stdout.splitlines()}
 
 
-def test_json_says_all_about_each(peftselect) -> None:
-    document = json.loads(peftselect("methods", "--json").stdout)
-    assert [item["name"] for item in document["methods"]] == METHODS
-    for item in document["methods"]:
-        assert "learning_rate" in {setting["name"] for setting in item["hyperparameters"]}
-        assert item["references"], item["name"]
-        assert (item["trainable_parameters"] is None) == (item["unsupported"] is not None), item["name"]
+def test_the_list_as_json_has_the_same_keys_for_every_kind(peftselect) -> None:
+    found = json.loads(peftselect("methods", "--json").stdout)
+    assert [item["name"] for item in found] == sorted(host().entries())
+    wanted = {"name", "title", "aliases", "kind", "because", "family", "thesis", "references", "tasks",
+              "architectures", "mergeable", "quantized_base"}  # fmt: skip
+    for item in found:
+        assert wanted <= set(item), item["name"]
+        assert item["kind"] in {"runnable", "stage", "baseline", "reference"}
+        assert bool(item["because"]) == (item["kind"] == "reference"), item["name"]
+        assert bool(item["tasks"]) == (item["kind"] in {"runnable", "baseline"}), item["name"]
+    lora = next(item for item in found if item["name"] == "lora")
+    assert {"summarization", "ner"} <= set(lora["tasks"])
+    assert lora["mergeable"]
+    assert lora["quantized_base"] == "possible"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_json_says_all_about_one(name: str) -> None:
+    shown = _document(host().method(name), read_shape(resolve_base_model("flan-t5-base").config))
+    assert "learning_rate" in {setting["name"] for setting in shown["hyperparameters"]}
+    assert shown["references"]
+    assert (shown["trainable_parameters"] is None) == (shown["unsupported"] is not None)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -59,3 +77,45 @@ def test_an_unknown_method_is_one_line_and_a_hint(peftselect) -> None:
     assert done.stderr.splitlines()[1].startswith("hint: did you mean ")
     assert "lora" in done.stderr.splitlines()[1]
     assert done.stdout == ""
+
+
+def test_the_card_has_the_formula_in_numbers_and_what_the_thesis_reports(peftselect) -> None:
+    card = " ".join(peftselect("methods", "lora", COLUMNS="200").stdout.split())
+    assert "formula Σ r·(in + out) over the target layers" in card
+    assert "on flan-t5-base r = 16, 72 layers of 768 to 768" in card
+    assert 72 * 16 * (768 + 768) == 1_769_472
+    assert "trains 1,769,472 parameters of flan-t5-base, 0.71 %" in card
+    assert "tables 2.3, 2.4, 2.5" in card
+    assert "cola 0.76436 (1 of 5)" in card
+    assert "Structure (PEFT-Ref; thesis table 2.3)" in card
+
+
+def test_the_card_says_what_limits_and_simplifies(peftselect) -> None:
+    card = peftselect("methods", "adapter^S").stdout
+    assert card.startswith("Adapter (Houlsby) (adapter_houlsby)\n")
+    assert "Limits\n•  Cannot be merged" in card
+    assert "Simplified against the paper\n•  Layer normalisations stay frozen" in card
+
+
+def test_a_technique_is_shown_and_refused_with_its_reason(peftselect) -> None:
+    assert "use instead    none, in_context_learning" in peftselect("methods", "chain-of-thought").stdout
+    done = peftselect("run", "--method", "CoT")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: chain_of_thought cannot be run: it is a way to ask at inference and trains nothing; give the wording"
+        " with --template to the baseline `none`",
+        "hint: use instead: none, in_context_learning",
+    ]
+
+
+def test_the_matrix_has_a_mark_for_all_that_a_method_can(peftselect) -> None:
+    lines = peftselect("methods", "--matrix", COLUMNS="160").stdout.splitlines()
+    header = next(line for line in lines if line.startswith(" method"))
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.split() and line.split()[0] in METHODS}
+    assert set(rows) == set(METHODS)
+    columns = header.split()[1:]
+    assert {"lm", "tok", "enc", "e-d", "merge", "4-bit", "many", "free"} <= set(columns)
+    lora, qlora = (dict(zip(columns, rows[name], strict=True)) for name in ("lora", "qlora"))
+    assert lora["merge"] == lora["free"] == "●"
+    assert qlora["4-bit"] == "only"
+    assert qlora["merge"] == "·"

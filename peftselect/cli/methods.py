@@ -1,4 +1,4 @@
-"""List the fine-tuning methods, or say all about one."""
+"""List the fine-tuning methods and what else the literature names, or say all about one."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ import click
 from peftselect.cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from peftselect.hyperparameter import Hyperparameter
     from peftselect.method import Method
+    from peftselect.plugin_manager import Entry
     from peftselect.shape import ModelShape
 
 #: the model on whose shape defaults are shown unless --model says otherwise
 EXAMPLE_MODEL = "flan-t5-base"
+#: what the kinds are called over their table
+OTHERS = {
+    "stage": "Stages: before or after a method (run --before, --after)",
+    "baseline": "Baselines: scored, not trained",
+    "reference": "Named in the literature, not run by themselves",
+}
 
 
 @click.command()
-@click.argument("name", required=False, shell_complete=options.complete(options.method_names))
+@click.argument("name", required=False, shell_complete=options.complete(options.entry_names))
 @click.option(
     "--model",
     default=EXAMPLE_MODEL,
@@ -30,45 +36,59 @@ EXAMPLE_MODEL = "flan-t5-base"
     shell_complete=options.complete(options.model_names),
     help="Base model for which defaults and counts are shown.",
 )
+@click.option("--matrix", is_flag=True, help="Show what each method can, method by method.")
 @options.json_option
-def methods(name: str | None, model: str, as_json: bool) -> None:
-    """List the methods, or with NAME say all about one: settings with ranges, structure, references, limits."""
+def methods(name: str | None, model: str, matrix: bool, as_json: bool) -> None:
+    """List the methods, or with NAME say all about one: idea, formula, settings, structure, evidence, limits."""
     from peftselect.base_models import resolve_base_model
     from peftselect.cli import console
     from peftselect.plugin_manager import host
     from peftselect.shapes import read_shape
 
+    if name is None and as_json:
+        from peftselect.catalogue import document
+
+        console.print_json([document(item, host().tasks()) for item in host().entries().values()])
+        return
     base = resolve_base_model(model)
     shape = read_shape(base.config)
     if name is None:
-        found = list(host().methods().values())
-        if as_json:
-            console.print_json({"schema": 1, "model": base.name, "methods": [_document(item, shape) for item in found]})
+        if matrix:
+            from peftselect.cli import _matrix
+
+            _matrix.show(list(host().methods().values()))
         else:
-            _list(found, shape, base.name)
+            _list(list(host().entries().values()), shape, base.name)
         return
-    method = host().method(name)
+    entry = host().entry(name)
     if as_json:
-        console.print_json({"schema": 1, "model": base.name, **_document(method, shape)})
+        console.print_json({"schema": 1, "model": base.name, **_document(entry, shape)})
     else:
-        _page(method, shape, base.name)
+        from peftselect.cli import _card
+
+        _card.show(entry, shape, base.name)
 
 
-def _list(found: list[Method], shape: ModelShape, model: str) -> None:
+def _list(found: Sequence[Entry], shape: ModelShape, model: str) -> None:
     from peftselect.cli import console
+    from peftselect.method import Method
 
-    families = sorted({item.family for item in found})
-    for family in families:
+    runnable = [item for item in found if isinstance(item, Method) and item.kind == "runnable"]
+    for family in sorted({item.family for item in runnable}):
         rows = [
-            (item.name, _trained(item, shape), ", ".join(_can(item)) or "-", item.summary)
-            for item in found
+            (item.name, trained(item, shape), ", ".join(_can(item)) or "-", item.summary)
+            for item in runnable
             if item.family == family
         ]
         columns = ("method", "trains", "can", "what it does")
         console.table(family.capitalize(), columns, rows, right=("trains",), keep=("method", "trains"))
+    for kind, title in OTHERS.items():
+        if of_kind := [item for item in found if item.kind == kind]:
+            rest = [(item.name, item.summary) for item in of_kind]
+            console.table(title, ("name", "what it is"), rest, keep=("name",))
     console.say(f"trains: parameters on {model} (--model for another; - where it cannot serve it).")
     console.say("can: merge into the base, work on a 4-bit base, hold several adapters on one base.")
-    console.say("`peftselect methods NAME` says all about one.")
+    console.say("`peftselect methods NAME` says all about one, --matrix what each serves.")
 
 
 def _can(method: Method) -> Iterator[str]:
@@ -80,72 +100,34 @@ def _can(method: Method) -> Iterator[str]:
         yield "several"
 
 
-def _page(method: Method, shape: ModelShape, model: str) -> None:
-    from peftselect.cli import console
+def _document(entry: Entry, shape: ModelShape) -> dict[str, Any]:
+    from peftselect.catalogue import document
+    from peftselect.method import Method
+    from peftselect.plugin_manager import host
 
-    console.heading(f"{method.title} ({method.name})")
-    console.say(method.summary)
-    console.say()
-    console.facts(_abilities(method, shape, model))
-    console.say()
-    rows = [(item.name, _text(item.default), _range(item), item.help) for item in method.hyperparameters(shape)]
-    console.table(f"Settings (defaults on {model})", ("name", "default", "range", "meaning"), rows)
-    source = "from the paper" if method.structure.derived else "thesis table 2.3"
-    structure = [(key.replace("_", " "), value) for key, value in asdict(method.structure).items() if key != "derived"]
-    console.heading(f"Structure (PEFT-Ref; {source})")
-    console.facts(structure)
-    console.say()
-    console.heading("References")
-    for reference in method.references:
-        console.say(f"{reference.title} ({reference.year}) {reference.url}")
-    console.say()
-    console.say("To try it:")
-    console.command(f"peftselect run --method {method.name}")
-
-
-def _abilities(method: Method, shape: ModelShape, model: str) -> Iterator[tuple[str, object]]:
-    yield "family", method.family
-    if method.aliases:
-        yield "also called", ", ".join(method.aliases)
-    yield "acts on", ", ".join(sorted(method.acts_on)) or "nothing inside the base"
-    yield "task heads", ", ".join(sorted(method.heads)).replace("_", " ")
-    yield "models", ", ".join(sorted(method.architectures))
-    yield "trains", f"{_trained(method, shape)} parameters of {model}"
-    yield "merges into the base", _yes(method.mergeable)
-    yield "quantised base", method.quantized_base
-    yield "several on one base", _yes(method.multi_adapter)
-    yield "gradient checkpointing", _yes(method.gradient_checkpointing)
-    yield "slows inference", _yes(method.adds_inference_cost)
-    yield "saves", "an adapter" if method.saves_adapter else "a whole model"
-    if method.records_like:
-        yield "judged like", f"{method.records_like} (it has few records of its own)"
-
-
-def _document(method: Method, shape: ModelShape) -> dict[str, Any]:
+    found = document(entry, host().tasks())
+    if not isinstance(entry, Method):
+        return found
     return {
-        "name": method.name,
-        "title": method.title,
-        "summary": method.summary,
-        "family": method.family,
-        "aliases": list(method.aliases),
-        "heads": sorted(method.heads),
-        "architectures": sorted(method.architectures),
-        "acts_on": sorted(method.acts_on),
-        "mergeable": method.mergeable,
-        "multi_adapter": method.multi_adapter,
-        "quantized_base": method.quantized_base,
-        "gradient_checkpointing": method.gradient_checkpointing,
-        "adds_inference_cost": method.adds_inference_cost,
-        "saves_adapter": method.saves_adapter,
-        "unsupported": _unsupported(method, shape),
-        "trainable_parameters": _trainable(method, shape),
-        "hyperparameters": [asdict(item) for item in method.hyperparameters(shape)],
-        "structure": asdict(method.structure),
-        "references": [asdict(item) for item in method.references],
+        **found,
+        "formula": entry.formula,
+        "limits": list(entry.limits),
+        "simplified": list(entry.simplified),
+        "needs": entry.needs,
+        "heads": sorted(entry.heads),
+        "acts_on": sorted(entry.acts_on),
+        "multi_adapter": entry.multi_adapter,
+        "gradient_checkpointing": entry.gradient_checkpointing,
+        "adds_inference_cost": entry.adds_inference_cost,
+        "saves_adapter": entry.saves_adapter,
+        "unsupported": unsupported(entry, shape),
+        "trainable_parameters": trainable(entry, shape),
+        "hyperparameters": [asdict(item) for item in entry.hyperparameters(shape)],
+        "structure": asdict(entry.structure),
     }
 
 
-def _unsupported(method: Method, shape: ModelShape) -> str | None:
+def unsupported(method: Method, shape: ModelShape) -> str | None:
     """Why the method cannot serve this model under its usual head, or None."""
     from peftselect.method import resolve_values
 
@@ -156,32 +138,16 @@ def _unsupported(method: Method, shape: ModelShape) -> str | None:
     return method.unsupported(shape, resolve_values(method, shape))
 
 
-def _trainable(method: Method, shape: ModelShape) -> int | None:
+def trainable(method: Method, shape: ModelShape) -> int | None:
+    """Trained parameters with the default settings, or None where the method cannot serve the model."""
     from peftselect.method import resolve_values
 
-    return None if _unsupported(method, shape) else method.trainable_parameters(shape, resolve_values(method, shape))
+    return None if unsupported(method, shape) else method.trainable_parameters(shape, resolve_values(method, shape))
 
 
-def _trained(method: Method, shape: ModelShape) -> str:
+def trained(method: Method, shape: ModelShape) -> str:
+    """The same for people."""
     from peftselect.words import count
 
-    number = _trainable(method, shape)
+    number = trainable(method, shape)
     return "-" if number is None else count(number)
-
-
-def _range(item: Hyperparameter) -> str:
-    if item.choices:
-        return ", ".join(map(_text, item.choices))
-    return f"{item.low:g} to {item.high:g}" if item.low is not None and item.high is not None else item.kind
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    if isinstance(value, bool):
-        return _yes(value)
-    return f"{value:g}" if isinstance(value, float) else "-" if value is None else str(value)
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"

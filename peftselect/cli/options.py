@@ -34,10 +34,17 @@ def task_names() -> list[str]:
 
 
 def method_names() -> list[str]:
-    """Names of the registered methods."""
+    """Names of what can be run: methods and baselines."""
     from peftselect.plugin_manager import host
 
-    return list(host().methods())
+    return [*host().methods(), *host().baselines()]
+
+
+def entry_names() -> list[str]:
+    """Names of everything in the catalogue: methods, baselines and what cannot be run."""
+    from peftselect.plugin_manager import host
+
+    return list(host().entries())
 
 
 def model_names() -> list[str]:
