@@ -1,9 +1,11 @@
-"""What is done with a trained adapter, through the command line: predict, evaluate, merge."""
+"""What is done with a trained adapter, through the command line: predict, evaluate, merge, compare, report."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,10 @@ def test_predictions_are_written_where_asked(runs: Runs, tmp_path: Path, capsys:
 
 
 WRONG = {
+    "compare one": (["compare", "{qa}"], "there is nothing to compare: one run is given"),
+    "compare tasks": (["compare", "{qa}", "{ner}"], "they are of different tasks: ner, qa"),
+    "report of nothing": (["report", "."], ". holds no run"),
+    "report into nothing": (["report", "{qa}", "--output", "no/where.html"], "no/where.html cannot be written"),
     "no folder": (["predict", "nowhere", "--text", "a"], "there is no folder nowhere"),
     "no adapter": (["predict", ".", "--text", "a"], "holds neither a run nor an adapter"),
     "half a pair": (["predict", "{similarity}", "--text", "a"], "text 1 has 1 of 2 parts"),
@@ -216,3 +222,88 @@ def test_a_merge_that_changes_the_answers_writes_nothing(
     assert "more than rounding explains" in text
     assert not (tmp_path / "merged").exists()
     assert read_json(runs["classification"] / "serving.json")["mergeable"] is True
+
+
+def test_runs_are_put_side_by_side(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [runs["classification"], runs["second classifier"]]
+    found = json.loads(said(capsys, "compare", *folders, "--json"))
+    records = [read_json(folder / "run.json") for folder in folders]
+    assert found["runs"] == ["out-classification-lora", "out-classification-bitfit"]
+    assert found["settings"]["method"] == ["lora", "bitfit"]
+    assert "seed" not in found["settings"]
+    assert found["scores"]["accuracy"] == [record["scores"]["accuracy"]["value"] for record in records]
+    assert found["costs"]["steps"] == [5, 5]
+    gap = found["scores"]["accuracy"][1] - found["scores"]["accuracy"][0]
+    assert found["differences"][0] is None
+    assert found["differences"][1]["value"] == pytest.approx(gap, abs=1e-5)
+    shown = said(capsys, "compare", *folders)
+    assert "What differs" in shown
+    assert "out-classification-bitfit against out-classification-lora: accuracy" in shown
+
+
+class Page(HTMLParser):
+    """Tags, addresses and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [str(value) for name, value in attrs if name in {"src", "href", "data", "action"}]
+        if tag not in {"meta", "line", "circle", "rect", "polyline"} or tag == "circle":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("task", RUNS)
+def test_the_report_is_one_page_that_needs_nothing_else(
+    task: str, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said(capsys, "report", runs[task])
+    text = (runs[task] / "report.html").read_text()
+    page = Page(text)
+    assert page.addresses == []
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert "url(" not in text and "@import" not in text and "http" not in text
+    assert page.open == []
+    assert "width=device-width" in text
+    record = read_json(runs[task] / "run.json")
+    for name, score in record["scores"].items():
+        assert name in page.text
+        assert f"{score['value']:.4f}" in page.text
+    for part in ("Why this method", "Learning curves", "Predicted and measured", "Predictions before and after"):
+        assert part in page.text
+    assert page.tags.count("polyline") >= 2
+    for name in record["candidate"]["hyperparameters"]:
+        assert name in page.text
+
+
+def test_the_report_escapes_what_people_wrote_and_shows_the_candidates(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs["summarization"], tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    lines[0]["prediction"], lines[0]["base"] = "<script>alert('x')</script>", "$title"
+    (tmp_path / "run" / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    advice = read_json(tmp_path / "run" / "advice.json")
+    rival = {**advice["chosen"], "method": "rival", "score": advice["chosen"]["score"] - 1.0}
+    (tmp_path / "run" / "advice.json").write_text(json.dumps({**advice, "recommended": True, "others": [rival]}))
+    said(capsys, "report", tmp_path / "run", "--output", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(" in text and "$title" in text
+    assert "What else there was" in text and "rival</text>" in text

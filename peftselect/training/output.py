@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 RECORD_FILE = "run.json"
 #: what predict, evaluate and merge need to know
 SERVING_FILE = "serving.json"
+#: why this method, and what else there was
+ADVICE_FILE = "advice.json"
 DEFAULT_PARENT = "peftselect-output"
 
 

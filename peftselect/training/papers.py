@@ -27,7 +27,7 @@ def write(
     tuned: Evaluated,
     history: dict[str, Any],
 ) -> None:
-    """``metrics.json``, ``predictions.jsonl``, ``serving.json``, ``README.md``, and ``run.json`` last.
+    """``metrics.json``, ``predictions.jsonl``, ``serving.json``, ``advice.json``, ``README.md``, and ``run.json`` last.
 
     ``history`` has the scores on the validation rows and the training losses, each with its step.
     """
@@ -43,8 +43,15 @@ def write(
     output.write_json(folder / "metrics.json", _finite_only(document))
     output.write_json_lines(folder / "predictions.jsonl", _predictions(plan, baseline, tuned))
     output.write_json(folder / output.SERVING_FILE, _serving(plan, candidate))
+    output.write_json(folder / output.ADVICE_FILE, _finite_only(_advice(plan)))
     (folder / "README.md").write_text(model_card(plan, candidate, record, snippet), encoding="utf-8")
     output.write_json(folder / output.RECORD_FILE, record.to_json())
+
+
+def _advice(plan: RunPlan) -> dict[str, Any]:
+    """What was weighed before training: the candidate that was run, and the others where it was recommended."""
+    others = [item.to_json() for item in plan.runners_up]
+    return {"schema": 1, "recommended": plan.recommended, "chosen": plan.chosen.to_json(), "others": others}
 
 
 def _serving(plan: RunPlan, candidate: Candidate) -> dict[str, Any]:
@@ -72,7 +79,13 @@ def _serving(plan: RunPlan, candidate: Candidate) -> dict[str, Any]:
 def _predictions(plan: RunPlan, baseline: Evaluated, tuned: Evaluated) -> list[Any]:
     task = plan.problem.task
     return [
-        {"input": list(task.input_texts(row)), "target": task.target_text(row), "base": before, "prediction": after}
+        {
+            "input": list(task.input_texts(row)),
+            "target": task.target_text(row),
+            "base": before,
+            "prediction": after,
+            "row": {name: cell for name, cell in row.items() if _is_json(cell)},
+        }
         for row, before, after in zip(plan.splits.test, baseline.predictions, tuned.predictions, strict=True)
     ]
 
@@ -84,3 +97,12 @@ def _finite_only(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite_only(item) for item in value]
     return None if isinstance(value, float) and value != value else value
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a cell can be written as it is (recordings cannot)."""
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_json(item) for name, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return value is None or isinstance(value, str | int | float | bool)
