@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,9 @@ class Saved:
     mergeable: bool = True
     labels: tuple[str, ...] = ()
     template: str | None = None
+    #: our columns by the names that the training file gave them, and that file
+    columns: Mapping[str, str] = field(default_factory=dict)
+    train: str = ""
     prepended_positions: int = 0
     precision: Precision = "fp32"
     quantization: Literal["int8", "nf4"] | None = None

@@ -67,6 +67,7 @@ def _serving(plan: RunPlan, candidate: Candidate) -> dict[str, Any]:
         "labels": list(plan.splits.labels),
         "template": plan.template,
         "columns": dict(plan.order.columns),
+        "train": str(plan.order.train),
         "prepended_positions": candidate.method.prepended_positions(candidate.values),
         "precision": recipe.precision,
         "quantization": recipe.quantization,
