@@ -107,10 +107,11 @@ def load_base(saved: Saved, *, device: str | None = None) -> Loaded:
     return load(replace(saved, whole_model=False, prepended_positions=0), device=device, bare=True)
 
 
-def load(saved: Saved, *, device: str | None = None, bare: bool = False) -> Loaded:
+def load(saved: Saved, *, device: str | None = None, bare: bool = False, name: str = "default") -> Loaded:
     """Put the adapter of ``saved`` on its base model (``device``: torch's name; by default a card where there is one).
 
-    ``bare`` leaves the adapter out. InputError where the base model or the adapter cannot be loaded.
+    ``bare`` leaves the adapter out, ``name`` is what peft calls it. InputError where the base model or the adapter
+    cannot be loaded.
     """
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     problem, recipe = _problem(saved, where), _recipe(saved, where)
@@ -121,7 +122,7 @@ def load(saved: Saved, *, device: str | None = None, bare: bool = False) -> Load
             model.config.problem_type = problem.task.problem_type
         modeling.fit_tokenizer(problem.model, model, tokenizer, problem.shape)
         if not saved.whole_model and not bare:
-            model = loading.load(saved.folder, model)
+            model = loading.load(saved.folder, model, adapter_name=name)
     if problem.shape.architecture == "decoder" and saved.prepended_positions:
         tokenizer.padding_side = "left"
     context = TaskContext(
