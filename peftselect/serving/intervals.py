@@ -47,23 +47,23 @@ class Bootstrap:
     @property
     def number_of_draws(self) -> int:
         """Times the rows were drawn for the primary metric."""
-        drawn = self._draws(0, self.task.metric)
+        drawn = self.drawn(0, self.task.metric)
         return 0 if drawn is None else len(drawn)
 
     def interval(self, which: int, metric: str) -> Interval:
         """The score of one set of predictions."""
-        return _interval(self.scores[which][metric], self._draws(which, metric))
+        return _interval(self.scores[which][metric], self.drawn(which, metric))
 
     def difference(self, first: int, second: int, metric: str) -> Interval:
         """The first score minus the second."""
         value = self.scores[first][metric] - self.scores[second][metric]
-        one, other = self._draws(first, metric), self._draws(second, metric)
+        one, other = self.drawn(first, metric), self.drawn(second, metric)
         if one is None or other is None:
             return Interval(value, None, None)
         number = min(len(one), len(other))  # draws begin alike, so that these are pairs
         return _interval(value, one[:number] - other[:number])
 
-    def _draws(self, which: int, metric: str) -> Any:
+    def drawn(self, which: int, metric: str) -> Any:
         """The metric on each draw of the rows; None for a single row."""
         if len(self.rows) < 2:
             return None
