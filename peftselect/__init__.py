@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from peftselect.errors import DataError, InputError, NothingFitsError, PeftSelectError, UnsupportedError
     from peftselect.families import (
         AdapterMethod,
+        BaselineMethod,
         InstancePrefixMethod,
         LinearMethod,
         LowRankMethod,
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
     from peftselect.problem import BaseModel, DataProfile, Hardware, Priorities, Problem
     from peftselect.record import RunRecord, Score
     from peftselect.shape import HeadShape, LinearModule, ModelShape
-    from peftselect.task import Column, Task, TaskContext
+    from peftselect.stage import Stage, StageContext
+    from peftselect.task import Column, Objective, Task, TaskContext
     from peftselect.tuners.base import Tuner, TunerConfig, TunerLayer
     from peftselect.tuners.binary_bottleneck import BinaryBottleneckConfig
     from peftselect.tuners.block_prompt import BlockPromptConfig
@@ -70,6 +72,7 @@ _HOMES = {
     "errors": ("DataError", "InputError", "NothingFitsError", "PeftSelectError", "UnsupportedError"),
     "families": (
         "AdapterMethod",
+        "BaselineMethod",
         "InstancePrefixMethod",
         "LinearMethod",
         "LowRankMethod",
@@ -99,7 +102,8 @@ _HOMES = {
     "problem": ("BaseModel", "DataProfile", "Hardware", "Priorities", "Problem"),
     "record": ("RunRecord", "Score"),
     "shape": ("HeadShape", "LinearModule", "ModelShape"),
-    "task": ("Column", "Task", "TaskContext"),
+    "stage": ("Stage", "StageContext"),
+    "task": ("Column", "Objective", "Task", "TaskContext"),
     "tuners.base": ("Tuner", "TunerConfig", "TunerLayer"),
     "tuners.bottleneck": ("BottleneckConfig",),
     "tuners.registry": ("register_tuner", "register_tuners"),
@@ -126,6 +130,7 @@ __all__ = [
     "AdapterMethod",
     "ApplyContext",
     "BaseModel",
+    "BaselineMethod",
     "BinaryBottleneckConfig",
     "BlockPromptConfig",
     "BottleneckConfig",
@@ -151,6 +156,7 @@ __all__ = [
     "Method",
     "ModelShape",
     "NothingFitsError",
+    "Objective",
     "PeftSelectError",
     "PrefixConfig",
     "PrefixMethod",
@@ -163,6 +169,8 @@ __all__ = [
     "Score",
     "SoftPromptMethod",
     "SparseBottleneckConfig",
+    "Stage",
+    "StageContext",
     "Structure",
     "Task",
     "TaskContext",

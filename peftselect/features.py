@@ -52,7 +52,8 @@ def observations(records: Iterable[RunRecord], min_methods: int = MIN_METHODS) -
     """Every method of every cell that compares at least ``min_methods``; repeated runs of a method are averaged."""
     cells: dict[Cell, dict[str, list[tuple[float, RunRecord]]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        if record.status != "ok" or record.problem.get("aggregate") or record.candidate.get("baseline"):
+        known = record.candidate
+        if record.status != "ok" or record.problem.get("aggregate") or known.get("baseline") or known.get("stages"):
             continue
         for metric, score in record.scores.items():
             cell = _cell(record, metric, score.higher_is_better)

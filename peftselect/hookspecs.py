@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     from peftselect.method import Method
+    from peftselect.stage import Stage
     from peftselect.task import Task
 
 hookspec = pluggy.HookspecMarker("peftselect")
@@ -20,6 +21,12 @@ hookimpl = pluggy.HookimplMarker("peftselect")
 @hookspec
 def register_methods() -> Iterable[type[Method]]:
     """Return the fine-tuning methods which this plugin adds (classes, not instances)."""
+    return ()
+
+
+@hookspec
+def register_stages() -> Iterable[type[Stage]]:
+    """Return the stages (done before or after a method) which this plugin adds (classes, not instances)."""
     return ()
 
 

@@ -205,6 +205,10 @@ class Method(ABC):
         """Positions that the method puts before the input, so that logits are that much longer than the labels."""
         return 0
 
+    def examples(self, values: Mapping[str, Any]) -> int:
+        """How many solved training examples stand before every question (baselines of language models)."""
+        return 0
+
     def peft_config(self, shape: ModelShape, values: Mapping[str, Any], context: ApplyContext) -> Any:
         """The peft configuration. Only methods that override :meth:`apply` may leave it out."""
         raise NotImplementedError(f"{type(self).__name__} defines neither peft_config nor apply")

@@ -92,7 +92,7 @@ def load_model(
         from peft import prepare_model_for_kbit_training
 
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        _keep_one_kernel(model)
+        keep_one_kernel(model)
     elif device:
         model = model.to(device)
     return model
@@ -227,7 +227,7 @@ def quantization_config(recipe: Recipe, shape: ModelShape) -> Any:
     )
 
 
-def _keep_one_kernel(model: Any) -> None:
+def keep_one_kernel(model: Any) -> None:
     """Let 4-bit layers on a CPU evaluate as they train.
 
     In evaluation bitsandbytes repacks the weights for bfloat16 kernels where the CPU has them, which rounds otherwise

@@ -16,6 +16,7 @@ import pluggy
 from peftselect import hookspecs
 from peftselect.errors import PluginError, UnknownNameError, UnsupportedError
 from peftselect.method import Method
+from peftselect.stage import Stage
 from peftselect.task import Task
 from peftselect.technique import Technique, read_techniques
 
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.resources.abc import Traversable
 
-Registered = TypeVar("Registered", Method, Task)
+Registered = TypeVar("Registered", Method, Task, Stage)
 #: whatever has a name in the catalogue
-Entry = Method | Technique
-Named = TypeVar("Named", Task, Entry)
+Entry = Method | Stage | Technique
+Named = TypeVar("Named", Task, Stage, Entry)
 
 GROUP = "peftselect"
 DISABLE_VARIABLE = "PEFTSELECT_DISABLE_PLUGINS"
@@ -36,6 +37,7 @@ MODULE_PACKAGES = ("peftselect.plugins", "peftselect.tasks")
 DATA_PACKAGES = ("peftselect.rules", "peftselect.benchmarks")
 _HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 _REQUIRED_METHOD_ATTRIBUTES = ("name", "title", "summary", "family", "structure", "references")
+_REQUIRED_STAGE_ATTRIBUTES = ("name", "title", "summary", "references", "places")
 _REQUIRED_TASK_ATTRIBUTES = ("name", "title", "family", "heads", "columns", "metrics", "default_models")
 
 
@@ -52,6 +54,7 @@ class PluginHost:
     origins: dict[str, str] = field(default_factory=dict)
     _methods: dict[str, Method] | None = None
     _tasks: dict[str, Task] | None = None
+    _stages: dict[str, Stage] | None = None
     _techniques: dict[str, Technique] | None = None
 
     @classmethod
@@ -105,7 +108,8 @@ class PluginHost:
         for name in _instantiate(tasks, Task, _REQUIRED_TASK_ATTRIBUTES):
             if name in self.tasks():
                 raise PluginError(f"task {name!r} is already registered", "rename it or disable the other plugin")
-        self._methods = self._tasks = None
+        _instantiate(_collect(probe, "register_stages"), Stage, _REQUIRED_STAGE_ATTRIBUTES)
+        self._methods = self._tasks = self._stages = None
 
     def methods(self) -> dict[str, Method]:
         """Every method that trains, by name, sorted."""
@@ -115,6 +119,17 @@ class PluginHost:
         """What is run to compare with and trains nothing, by name, sorted."""
         return {name: item for name, item in self._every_method().items() if item.kind == "baseline"}
 
+    def stages(self) -> dict[str, Stage]:
+        """What can be done before or after a method, by name, sorted."""
+        if self._stages is None:
+            classes = _collect(self.manager, "register_stages")
+            self._stages = _instantiate(classes, Stage, _REQUIRED_STAGE_ATTRIBUTES)
+        return self._stages
+
+    def stage(self, name: str) -> Stage:
+        """A stage by name or alias; UnknownNameError otherwise."""
+        return _lookup("stage", name, self.stages())
+
     def techniques(self) -> dict[str, Technique]:
         """What is named in the literature and cannot be run, by name, sorted."""
         if self._techniques is None:
@@ -123,11 +138,11 @@ class PluginHost:
 
     def entries(self) -> dict[str, Entry]:
         """Everything that has a name of its own in the literature, whether it can be run or not."""
-        found: dict[str, Entry] = {**self.techniques(), **self._every_method()}
+        found: dict[str, Entry] = {**self.techniques(), **self.stages(), **self._every_method()}
         return dict(sorted(found.items()))
 
     def entry(self, name: str) -> Entry:
-        """A method, baseline or technique by name or alias; UnknownNameError otherwise."""
+        """A method, baseline, stage or technique by name or alias; UnknownNameError otherwise."""
         return _lookup("method", name, self.entries())
 
     def _every_method(self) -> dict[str, Method]:
@@ -148,6 +163,9 @@ class PluginHost:
         found = self.entry(name)
         if isinstance(found, Technique):
             raise UnsupportedError(f"{found.name} cannot be run: {found.because}", found.hint)
+        if isinstance(found, Stage):
+            hint = " or ".join(f"run --{place} {found.name}" for place in sorted(found.places, reverse=True))
+            raise UnsupportedError(f"{found.name} is no method but a stage beside one", hint)
         return found
 
     def task(self, name: str) -> Task:

@@ -63,6 +63,8 @@ class Objective:
 
     #: whether :meth:`loss` stands in place of the model's own
     has_loss: ClassVar[bool] = False
+    #: whether :meth:`predict` stands in place of the model's logits or generated text
+    has_prediction: ClassVar[bool] = True
 
     def loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         """The mean loss of a batch, a tensor that gradients flow from."""

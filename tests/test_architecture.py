@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"errors", "resources", "words"},
     {"shape", "hyperparameter"},
     {"method", "task", "problem", "record"},
-    {"technique"},
+    {"technique", "stage"},
     {"hookspecs", "families", "tuners"},
     {"plugin_manager"},
     {"shapes", "vocabulary", "hardware", "columns", "words"},

@@ -37,9 +37,7 @@ PENDING = {
     "LoftQ", "QA-LoRA", "Layer-wise fine-tuning", "Random", "MagPruning", "Sparse fine-tuning", "SAM", "Child-Tuning_D",
     "Weighted-sum", "SPLoRA", "LoRAPrune", "LoRAPruning", "PEQA", "LQ-LoRA", "BitDelta", "Side-Tuning", "LST",
     "Ladder side-tuning", "Res-Tuning", "Res-Tuning-Bypass", "MEFT", "HyperTuning", "PEFT Plug-in", "MeZO", "MixOut",
-    "DiffPruning", "ChildPruning", "LM-BFF", "Pruning", "Unstructured pruning", "Structured pruning",
-    "Knowledge distillation", "White-box distillation", "Black-box distillation", "Quantization", "PTQ", "QAT",
-    "Low-rank factorization", "Zero-shot prompting", "wo-FT", "In-context learning", "ICL",
+    "DiffPruning", "ChildPruning", "LM-BFF", "QAT",
 }  # fmt: skip
 
 

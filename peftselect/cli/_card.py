@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from peftselect.cli import console
 from peftselect.cli.methods import trained, unsupported
 from peftselect.method import Method, resolve_values
+from peftselect.stage import Stage
+from peftselect.technique import Technique
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,19 +31,34 @@ def show(entry: Entry, shape: ModelShape, model: str) -> None:
         _method(entry, shape, model)
     else:
         console.facts(_technique(entry))
+        console.say()
+    if isinstance(entry, Stage):
+        _settings("Settings", entry.hyperparameters())
+    if not isinstance(entry, Technique):
+        _caveats(entry)
     _evidence(entry)
     if entry.references:
         console.heading("References")
         for reference in entry.references:
             console.say(f"{reference.title} ({reference.year}) {reference.url}")
         console.say()
-    if isinstance(entry, Method):
+    if not isinstance(entry, Technique):
         console.say("To try it:")
-        console.command(f"peftselect run --method {entry.name}")
+        console.command(f"peftselect run {_options(entry)}")
+
+
+def _options(entry: Method | Stage) -> str:
+    if isinstance(entry, Method):
+        return f"--method {entry.name}"
+    needed = ",".join(f"{item.name}=..." for item in entry.hyperparameters() if item.default is None)
+    return f"--{max(entry.places)} {entry.name}" + (f":{needed}" if needed else "") + " --method lora"
 
 
 def _idea(entry: Entry) -> str:
     """Two sentences: what it does, and how that sits in the network (or why it is not run)."""
+    if isinstance(entry, Stage):
+        places = " or ".join(f"--{place}" for place in sorted(entry.places, reverse=True))
+        return f"{entry.summary} It is a stage beside a method: peftselect run {places} {entry.name}."
     if not isinstance(entry, Method):
         return f"{entry.summary} It cannot be run: {entry.because}."
     if entry.kind == "baseline":
@@ -54,8 +71,7 @@ def _idea(entry: Entry) -> str:
 def _method(method: Method, shape: ModelShape, model: str) -> None:
     console.facts(_abilities(method, shape, model))
     console.say()
-    rows = [(item.name, _text(item.default), _range(item), item.help) for item in method.hyperparameters(shape)]
-    console.table(f"Settings (defaults on {model})", ("name", "default", "range", "meaning"), rows, keep=("name",))
+    _settings(f"Settings (defaults on {model})", method.hyperparameters(shape))
     if method.kind == "baseline":
         return
     source = "from the paper" if method.structure.derived else "thesis table 2.3"
@@ -63,7 +79,15 @@ def _method(method: Method, shape: ModelShape, model: str) -> None:
     console.heading(f"Structure (PEFT-Ref; {source})")
     console.facts(structure)
     console.say()
-    for title, lines in (("Limits", method.limits), ("Simplified against the paper", method.simplified)):
+
+
+def _settings(title: str, settings: Sequence[Hyperparameter]) -> None:
+    rows = [(item.name, _text(item.default), _range(item), item.help) for item in settings]
+    console.table(title, ("name", "default", "range", "meaning"), rows, keep=("name",))
+
+
+def _caveats(entry: Method | Stage) -> None:
+    for title, lines in (("Limits", entry.limits), ("Simplified against the paper", entry.simplified)):
         if lines:
             console.heading(title)
             console.facts(("•", text) for text in lines)
@@ -119,7 +143,6 @@ def _technique(entry: Entry) -> Iterator[tuple[str, object]]:
     yield "in the thesis", _places(entry.thesis)
     if instead := getattr(entry, "instead", ()):
         yield "use instead", ", ".join(instead)
-    yield "", ""
 
 
 def _evidence(entry: Entry) -> None:

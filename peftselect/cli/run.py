@@ -24,6 +24,8 @@ FEW_REASONS = 2
 @click.option("--test", metavar="FILE", help="Test data, for the scores.  [default: the validation data]")
 @click.option("--method", shell_complete=options.complete(options.method_names), help="Method.  [default: recommended]")
 @options.set_option
+@click.option("--before", multiple=True, metavar="STAGE", help="Do this to the base first: NAME:setting=value,...")
+@click.option("--after", multiple=True, metavar="STAGE", help="Do this to the trained model, its adapter merged.")
 @click.option("--output", metavar="DIR", help="Folder to write.  [default: peftselect-output/TASK-METHOD-N]")
 @click.option("--overwrite", is_flag=True, help="Replace the run that --output holds.")
 @click.option("--allow-overlap", is_flag=True, help="Train even if rows to be scored on are in the training data.")
@@ -44,6 +46,7 @@ def run(method: str | None, dry_run: bool, as_json: bool, **arguments: Any) -> N
     peftselect run
     peftselect run --task classification --model ./my-roberta --train train.jsonl --test test.jsonl
     peftselect run --task summarization --train train.jsonl --method ia3 --set learning_rate=3e-3 --dry-run
+    peftselect run --before prune:sparsity=0.5 --method lora --after quantize:bits=8
 
     Without arguments it runs the embedded example: a small model, offline, in about a minute.
 
@@ -107,6 +110,7 @@ def _show_plan(plan: RunPlan) -> None:
     )
     settings = [f"{name}={_text(value)}" for name, value in values.items() if value is not None]
     parts = [f"learning rate {recipe.learning_rate:.3g}", _epochs(recipe.num_train_epochs), batch]
+    parts = [] if method.kind == "baseline" else parts
     parts += [recipe.precision, f"inputs up to {recipe.max_length} tokens"]
     parts += ["gradient checkpointing"] * recipe.gradient_checkpointing
     parts += [f"base held in {recipe.quantization}"] * (recipe.quantization is not None)
@@ -128,6 +132,7 @@ def _show_plan(plan: RunPlan) -> None:
     if plan.recommended:
         whys = [f"{reason.text} [{reason.source}]" for reason in chosen.reasons if reason.kind == "for"][:FEW_REASONS]
         facts += [("" if number else "why", text) for number, text in enumerate(whys)]
+    facts += [(f"{item.place} it", f"{item.stage.title.lower()} ({item})") for item in plan.stages]
     facts.append(("output", str(plan.output)))
     console.facts(facts)
     for text in plan.notes:
@@ -151,8 +156,10 @@ def _show_result(plan: RunPlan, result: RunResult) -> None:
     for text in result.notes[len(plan.notes) :]:
         console.say(f"Note: {text}", style="dim")
     console.say()
-    what = "adapter" if plan.chosen.candidate.method.saves_adapter else "model"
-    console.command(f"The {what} lies in {result.output}. To load it:")
+    if plan.leaves == "nothing":
+        console.command(f"Scores and predictions lie in {result.output}. To load the base model:")
+    else:
+        console.command(f"The {plan.leaves} lies in {result.output}. To load it:")
     console.say()
     console.command(result.snippet)
 

@@ -1,6 +1,7 @@
 """Base classes that methods of one kind share: a plugin of such a kind says only what is its own."""
 
 from peftselect.families.adapter import AdapterMethod, block_pattern, first_of_ffn
+from peftselect.families.baseline import BaselineMethod
 from peftselect.families.instance_prefix import InstancePrefixMethod
 from peftselect.families.linear import (
     LinearMethod,
@@ -15,6 +16,7 @@ from peftselect.families.soft_prompt import SoftPromptMethod
 
 __all__ = [
     "AdapterMethod",
+    "BaselineMethod",
     "InstancePrefixMethod",
     "LinearMethod",
     "LowRankMethod",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from peftselect.problem import parse_duration
 from peftselect.results import user_store
 from peftselect.task import TaskContext
 from peftselect.training import (
+    baseline,
     callbacks,
     checkpoints,
     machine,
@@ -22,13 +23,14 @@ from peftselect.training import (
     papers,
     recording,
     saving,
+    stages,
     trainer,
     unfinished,
 )
 from peftselect.training.degrade import ran_out
-from peftselect.training.evaluation import Evaluated, Evaluation, once
+from peftselect.training.evaluation import Evaluation
 from peftselect.training.progress import quiet
-from peftselect.training.regression import start_at_mean
+from peftselect.training.session import Session, make_runner, score_base
 from peftselect.training.splits import draw
 
 if TYPE_CHECKING:
@@ -56,26 +58,6 @@ class RunResult:
     notes: tuple[str, ...] = ()
 
 
-@dataclass
-class Session:
-    """What the parts of a run hand to one another."""
-
-    plan: RunPlan
-    here: machine.Machine
-    work: Path
-    observer: Observer
-    peak: measurement.PeakMemory
-    context: TaskContext
-    steps: int
-    epochs: float
-    train: Any
-    monitor: Evaluation
-    baseline: Evaluated | None = None
-    tuned: Evaluated | None = None
-    measured: dict[str, Any] = field(default_factory=dict)
-    history: dict[str, Any] = field(default_factory=dict)
-
-
 class DivergedError(PeftSelectError):
     """The loss became no number, or rose far above where it began."""
 
@@ -90,7 +72,9 @@ def train(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> Ru
     with quiet():
         try:
             session = _prepare(plan, here, work, observer)
-            model = _train(session, stopper)
+            trains = here.candidate.method.kind != "baseline"
+            model = _train(session, stopper) if trains else baseline.run_baseline(session)
+            model = stages.change_trained(session, model)
         except DivergedError as error:
             unfinished.forget(work)
             _remember(plan, here, "diverged", error.message)
@@ -119,13 +103,14 @@ def _prepare(plan: RunPlan, here: machine.Machine, work: Path, observer: Observe
         prepended_positions=candidate.method.prepended_positions(candidate.values),
         template=plan.template,
     )
-    encoded = task.encode_train(plan.splits.train, context)
+    rows = draw(plan.splits.validation, MONITORED[task.generates(context.head)], plan.seed)
+    session = Session(plan, here, work, observer, peak, context, 0, 0.0, None, Evaluation(task, rows, context))
+    encoded = task.encode_train(stages.training_rows(session, plan.splits.train), context)
     if candidate.recipe.packing:
         encoded = packing.pack(encoded, here.max_length + candidate.recipe.max_target_length, context.head)
-    rows = draw(plan.splits.validation, MONITORED[task.generates(context.head)], plan.seed)
-    monitor = Evaluation(task, rows, context)
-    steps, epochs = trainer.optimizer_steps(len(encoded), candidate.recipe, plan.max_steps)
-    return Session(plan, here, work, observer, peak, context, steps, epochs, encoded, monitor)
+    session.train = encoded
+    session.steps, session.epochs = trainer.optimizer_steps(len(encoded), candidate.recipe, plan.max_steps)
+    return session
 
 
 def _train(session: Session, stopper: Stopper) -> Any:
@@ -140,7 +125,7 @@ def _train(session: Session, stopper: Stopper) -> Any:
         session.steps,
         plan.seed,
         str(here.device),
-        on_loaded=lambda base, tokenizer: _score_base(session, base, tokenizer),
+        on_loaded=lambda base, tokenizer: _on_base(session, base, tokenizer),
     )
     session.context.tokenizer.padding_side = tokenizer.padding_side
     _count(session, model)
@@ -154,7 +139,7 @@ def _train(session: Session, stopper: Stopper) -> Any:
     own = candidate.method.callbacks(candidate.values, applied)
     in_time = checkpoints.SaveInTime(parse_duration(plan.order.checkpoint_every), stopper, observer)
     looking_on = [best, watch, callbacks.WatchMemory(session.peak), callbacks.Tell(observer), in_time]
-    runner = _trainer(session, model, modeling.autocast(model, candidate.recipe), [*own, *looking_on], training=True)
+    runner = make_runner(session, model, modeling.autocast(model, candidate.recipe), [*own, *looking_on], training=True)
     earlier = unfinished.newest(session.work)
     after = f" (from step {earlier.step:,} on)" if earlier else ""
     trained = session.measured["trainable_parameters"]
@@ -175,51 +160,11 @@ def _train(session: Session, stopper: Stopper) -> Any:
     return model
 
 
-def _score_base(session: Session, model: Any, tokenizer: Any) -> None:
-    """The base model's score on the test rows, as it is before any method is applied."""
-    plan = session.plan
-    session.context.tokenizer.padding_side = tokenizer.padding_side
-
-    def score() -> Evaluated:
-        session.observer.stage(f"scoring the base model on {len(plan.splits.test):,} rows")
-        context = replace(session.context, prepended_positions=0)
-        runner = _trainer(session, model, modeling.autocast(model, session.here.candidate.recipe), [], training=False)
-        runner.data_collator = plan.problem.task.collator(context, model)
-        return Evaluation(plan.problem.task, plan.splits.test, context)(runner)
-
-    session.baseline = once(session.work / "baseline.json", score)
-    if getattr(model.config, "problem_type", None) == "regression":
-        start_at_mean(model, plan.problem.shape.head, session.train["labels"])
-
-
-def _trainer(session: Session, model: Any, mixed: str | None, hung_on: list[Any], *, training: bool) -> Any:
-    plan, context, candidate = session.plan, session.context, session.here.candidate
-    arguments = trainer.training_arguments(
-        candidate.recipe,
-        session.work,
-        context.head,
-        steps=session.steps,
-        epochs=session.epochs,
-        mixed=mixed,
-        seed=plan.seed,
-        cpu=session.here.device.type == "cpu",
-        generates=plan.problem.task.generates(context.head),
-    )
-    collator = plan.problem.task.collator(context, model)
-    if candidate.recipe.packing:
-        collator = packing.collator(context.tokenizer.pad_token_id, collator)
-    return trainer.make_trainer(
-        model,
-        arguments,
-        collator,
-        context.head,
-        tokenizer=context.tokenizer,
-        train=session.train if training else None,
-        monitor=session.monitor if training else None,
-        objective=plan.problem.task.objective(context),
-        optimizer=candidate.method.optimizer(model, candidate.values) if training else None,
-        callbacks=hung_on or [callbacks.Tell(session.observer)],
-    )
+def _on_base(session: Session, base: Any, tokenizer: Any) -> None:
+    """What is done before the method is applied: the base is scored, and changed where a stage says so."""
+    score_base(session, base, tokenizer)
+    stages.change_base(session, base)
+    session.objective = stages.objective(session)
 
 
 def _count(session: Session, model: Any) -> None:
@@ -257,8 +202,12 @@ def _finish(session: Session, model: Any, draft: Path) -> RunResult:
     plan, here = session.plan, session.here
     session.observer.stage(f"writing {plan.output}")
     assert session.baseline is not None and session.tuned is not None  # both were scored above
-    saving.save_model(model, session.context.tokenizer, draft)
+    if plan.leaves != "nothing":
+        saving.save_model(model, session.context.tokenizer, draft)
+    base = stages.keep_base(session, draft)
     session.measured["adapter_bytes"] = measurement.folder_bytes(draft, ADAPTER_FILES)
+    if session.stage_reports:
+        session.measured["stages"] = {name: done for name, done in session.stage_reports.items() if done}
     record = recording.make_record(
         plan,
         here.candidate,
@@ -270,8 +219,11 @@ def _finish(session: Session, model: Any, draft: Path) -> RunResult:
         note="; ".join(here.notes),
     )
     own_tuner = hasattr(getattr(model, "active_peft_config", None), "saved_by")
-    snippet = saving.loading_code(plan.problem, here.candidate, plan.splits.labels, plan.output, own_tuner=own_tuner)
-    papers.write(draft, plan, here.candidate, record, snippet, session.baseline, session.tuned, session.history)
+    snippet = saving.loading_code(
+        plan.problem, here.candidate, plan.splits.labels, plan.output,
+        own_tuner=own_tuner, leaves=plan.leaves, base=base,
+    )  # fmt: skip
+    papers.write(draft, plan, here.candidate, record, snippet, session.baseline, session.tuned, session.history, base)
     user_store().append(record)
     return RunResult(record, plan.output, snippet, (*plan.notes, *here.notes))
 

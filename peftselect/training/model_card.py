@@ -45,9 +45,11 @@ def comparison(plan: RunPlan, record: RunRecord) -> list[tuple[str, str, str]]:
     memory = "-"
     if (peak := measured.get("peak_memory_bytes")) is not None:
         memory = f"{size(peak)} ({100 * (peak / chosen.memory.peak_bytes - 1):+.1f} %)"
+    # a stage after the method makes another file of it, and a baseline none
+    as_predicted = plan.leaves != "nothing" and not any(item.place == "after" for item in plan.stages)
     rows = [
         ("trainable parameters", count(chosen.trainable_parameters), count(measured["trainable_parameters"])),
-        ("file size", size(chosen.adapter_bytes), size(measured["adapter_bytes"])),
+        ("file size", size(chosen.adapter_bytes) if as_predicted else "-", size(measured["adapter_bytes"])),
         ("peak memory of a training step (GPU)", size(chosen.memory.peak_bytes) + band, memory),
     ]
     if (growth := measured.get("peak_rss_growth_bytes")) is not None:
@@ -87,7 +89,7 @@ def untrained_head(plan: RunPlan) -> str:
 
 def _front_matter(plan: RunPlan, candidate: Candidate) -> str:
     problem = plan.problem
-    library = "peft" if candidate.method.saves_adapter else "transformers"
+    library = "peft" if plan.leaves == "adapter" else "transformers"
     lines = [
         "---",
         f"base_model: {json.dumps(problem.model.load_from)}",
@@ -122,6 +124,8 @@ def _method(plan: RunPlan, candidate: Candidate) -> Iterator[tuple[str, str]]:
     percent = 100 * chosen.trainable_parameters / chosen.total_parameters
     yield "trainable parameters", f"{chosen.trainable_parameters:,} ({percent:.3g} % of {chosen.total_parameters:,})"
     yield "changed parameters", f"{chosen.changed_parameters:,}"
+    for item in plan.stages:
+        yield f"{item.place} training", str(item)
     if rank := method.rank(candidate.values):
         yield "rank", str(rank)
     for name, value in candidate.values.items():

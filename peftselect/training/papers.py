@@ -26,10 +26,12 @@ def write(
     baseline: Evaluated,
     tuned: Evaluated,
     history: dict[str, Any],
+    base: str = "",
 ) -> None:
     """``metrics.json``, ``predictions.jsonl``, ``serving.json``, ``advice.json``, ``README.md``, and ``run.json`` last.
 
-    ``history`` has the scores on the validation rows and the training losses, each with its step.
+    ``base`` is where the adapter's base lies, if a stage has changed it. ``history`` has the scores on the validation
+    rows and the training losses, each with its step.
     """
     document = {
         "metric": plan.problem.task.metric,
@@ -42,7 +44,8 @@ def write(
     }
     output.write_json(folder / "metrics.json", _finite_only(document))
     output.write_json_lines(folder / "predictions.jsonl", _predictions(plan, baseline, tuned))
-    output.write_json(folder / output.SERVING_FILE, _serving(plan, candidate))
+    if plan.leaves != "nothing":
+        output.write_json(folder / output.SERVING_FILE, _serving(plan, candidate, base))
     output.write_json(folder / output.ADVICE_FILE, _finite_only(_advice(plan)))
     (folder / "README.md").write_text(model_card(plan, candidate, record, snippet), encoding="utf-8")
     output.write_json(folder / output.RECORD_FILE, record.to_json())
@@ -54,21 +57,21 @@ def _advice(plan: RunPlan) -> dict[str, Any]:
     return {"schema": 1, "recommended": plan.recommended, "chosen": plan.chosen.to_json(), "others": others}
 
 
-def _serving(plan: RunPlan, candidate: Candidate) -> dict[str, Any]:
+def _serving(plan: RunPlan, candidate: Candidate, base: str) -> dict[str, Any]:
     """What it takes to put the result on its base model again and ask it as it was asked here."""
     problem, recipe = plan.problem, candidate.recipe
     return {
         "schema": 1,
         "task": problem.task.name,
-        "model": problem.model.load_from,
+        "model": base or problem.model.load_from,
         "method": candidate.method.name,
-        "whole_model": not candidate.method.saves_adapter,
+        "whole_model": plan.leaves == "model",
         "mergeable": candidate.method.mergeable,
         "labels": list(plan.splits.labels),
         "template": plan.template,
         "columns": dict(plan.order.columns),
         "train": str(plan.order.train),
-        "prepended_positions": candidate.method.prepended_positions(candidate.values),
+        "prepended_positions": 0 if plan.leaves == "model" else candidate.method.prepended_positions(candidate.values),
         "precision": recipe.precision,
         "quantization": recipe.quantization,
         "max_length": recipe.max_length,

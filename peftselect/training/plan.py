@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from peftselect import example
 from peftselect.data_checks import check_data
@@ -14,16 +14,18 @@ from peftselect.problem import parse_duration
 from peftselect.selector.answer import problem_to_json
 from peftselect.training.output import check, default_folder
 from peftselect.training.splits import data_set_name, read_splits
+from peftselect.training.stage_plan import check_stages, read_stages
 from peftselect.training.unfinished import fingerprint, read_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from peftselect.data_checks import DataReport
     from peftselect.problem import Problem
     from peftselect.selector import RankedCandidate, Recommendation
     from peftselect.task import Task
     from peftselect.training.splits import Splits
+    from peftselect.training.stage_plan import PlannedStage
 
 #: settings which are part of the question, since the memory and the shape depend on them
 _QUESTION_NUMBERS = ("batch_size", "max_length", "max_target_length")
@@ -67,6 +69,9 @@ class Order:
     checkpoint_every: str | float = CHECKPOINT_SECONDS
     #: whether a cheaper recipe is tried where memory runs out
     degrade: bool = True
+    #: stages as they are written (``prune:sparsity=0.5``), in order
+    before: Sequence[str] = ()
+    after: Sequence[str] = ()
 
     def read(self, task: Task) -> Splits:
         """The rows of all three sets."""
@@ -101,6 +106,18 @@ class RunPlan:
     #: whether the method was recommended, not asked for
     recommended: bool = False
     notes: tuple[str, ...] = ()
+    #: what is done to the model before and after the method
+    stages: tuple[PlannedStage, ...] = ()
+
+    @property
+    def leaves(self) -> Literal["adapter", "model", "nothing"]:
+        """What the run leaves behind: a stage after the method makes a whole model of what was trained."""
+        method = self.chosen.candidate.method
+        if any(item.place == "after" for item in self.stages):
+            return "model"
+        if method.kind == "baseline":
+            return "nothing"
+        return "adapter" if method.saves_adapter else "model"
 
     def to_json(self) -> dict[str, Any]:
         """What ``run --dry-run --json`` prints: the question and the candidate as ``recommend`` prints them."""
@@ -110,6 +127,7 @@ class RunPlan:
             "problem": problem_to_json(self.problem),
             "candidate": self.chosen.to_json(),
             "rows": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
+            "stages": [item.to_json() for item in self.stages],
             "checks": self.report.to_json(),
             "seed": self.seed,
             "output": str(self.output),
@@ -162,6 +180,8 @@ def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
     """Choose the candidate, check the data, name the output."""
     problem = answer.problem
     chosen = choose(answer, order.method)
+    stages = read_stages(order.before, order.after)
+    check_stages(stages, problem.shape, chosen.candidate)
     held_out = [] if splits.test_is_validation else splits.test
     report = check_data(problem.task, splits.train, splits.validation, held_out)
     refuse_overlap(report, order.allow_overlap)
@@ -182,6 +202,7 @@ def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
         template=order.template,
         recommended=order.method is None,
         runners_up=answer.candidates[1:],
+        stages=stages,
         notes=(*splits.notes, *((note,) if note else ())),
     )
 

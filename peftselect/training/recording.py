@@ -74,7 +74,11 @@ def _problem(plan: RunPlan) -> dict[str, Any]:
 
 def _candidate(plan: RunPlan, candidate: Candidate) -> dict[str, Any]:
     chosen = plan.chosen
+    marks: dict[str, Any] = {"baseline": True} if candidate.method.kind == "baseline" else {}
+    if plan.stages:
+        marks["stages"] = [item.to_json() for item in plan.stages]
     return {
+        **marks,
         "method": candidate.method.name,
         "hyperparameters": {
             name: list(value) if isinstance(value, tuple) else value

@@ -30,15 +30,25 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def loading_code(
-    problem: Problem, candidate: Candidate, labels: Sequence[str], folder: Path, *, own_tuner: bool = False
+    problem: Problem,
+    candidate: Candidate,
+    labels: Sequence[str],
+    folder: Path,
+    *,
+    own_tuner: bool = False,
+    leaves: str = "",
+    base: str = "",
 ) -> str:
     """Python that loads the result with plain transformers and peft: ``model`` and ``tokenizer``, ready to predict.
 
     ``own_tuner``: the adapter is of a tuner that peft alone does not know, and is loaded through peftselect.
+    ``leaves`` says what lies in the folder ("adapter", "model", "nothing"; what the method saves, if empty), ``base``
+    where the adapter's base lies, if a stage has changed it.
     """
     loader = AUTO_CLASSES[problem.shape.head.kind]
-    where = str(folder.absolute())
-    if not candidate.method.saves_adapter:
+    leaves = leaves or ("adapter" if candidate.method.saves_adapter else "model")
+    where = problem.model.load_from if leaves == "nothing" else str(folder.absolute())
+    if leaves != "adapter":
         return "\n".join(
             (
                 f"from transformers import {loader}, AutoTokenizer",
@@ -57,7 +67,7 @@ def loading_code(
         f"from transformers import {', '.join(names)}",
         "",
         f"base = {loader}.from_pretrained(",
-        f"    {problem.model.load_from!r},",
+        f"    {(base or problem.model.load_from)!r},",
         *(f"    {argument}," for argument in arguments),
         ")",
         f"model = peftselect.load({where!r}, base)"

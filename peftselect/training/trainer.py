@@ -80,7 +80,7 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
 
     def prediction_step(self, model: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
         """The objective's prediction, where the task has one."""
-        if self.objective is None:
+        if self.objective is None or not self.objective.has_prediction:
             return super().prediction_step(model, inputs, *arguments, **keywords)
         with torch.no_grad(), self.compute_loss_context_manager():
             return None, self.objective.predict(model, self._prepare_inputs(inputs)).detach().float(), None
