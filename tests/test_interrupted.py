@@ -18,7 +18,8 @@ import pytest
 
 import peftselect
 from peftselect.cli import main
-from peftselect.errors import DataError, InputError
+from peftselect.errors import DataError, InputError, UnsupportedError
+from peftselect.plugin_manager import host
 from peftselect.results import user_store
 from peftselect.training.interrupts import Interrupted
 from peftselect.training.unfinished import SavingError, newest, work_folder, write_whole
@@ -90,6 +91,34 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
     assert history[0]["validation"] == history[1]["validation"]
     assert history[0]["training"] == history[1]["training"]
     assert not work_folder(order["output"]).exists()
+
+
+#: tiny models, the first of which that a method serves is taken
+ROOMS = (("bert", "classification"), ("t5", "summarization"), ("llama", "text_generation"))
+RUNNABLE = [name for name, method in host().methods().items() if method.kind == "runnable" and not method.needs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", RUNNABLE)
+def test_every_method_goes_on_exactly(method: str, tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
+    for kind, task in ROOMS:
+        order = arguments(tmp_path, task, tiny_models(kind), method, settings={"num_train_epochs": 2})
+        try:
+            peftselect.plan_run(**order)
+        except UnsupportedError:
+            continue
+        whole = peftselect.run(**{**order, "output": tmp_path / "whole"})
+        with pytest.raises(Interrupted):
+            peftselect.run(**order, observer=AtStep(7, signalled(signal.SIGTERM)))
+        result = peftselect.resume(order["output"])
+        assert weights(result.output) == weights(whole.output)
+        assert result.record.scores == whole.record.scores
+        return
+    pytest.fail(f"{method} serves none of the tiny models")
+
+
+def test_there_are_methods_to_go_on_with() -> None:
+    assert len(RUNNABLE) > 20
 
 
 def test_interrupted_twice_stops_at_once_and_keeps_the_checkpoint(
