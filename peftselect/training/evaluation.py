@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ class Evaluated:
 
     predictions: list[Any]
     scores: dict[str, float]
+    #: of predicting all rows, without decoding and scoring
+    seconds: float = 0.0
 
 
 class Evaluation:
@@ -46,10 +49,12 @@ class Evaluation:
             arguments = {"max_new_tokens": tokens, "num_beams": 1, "do_sample": False}
             # labels would cost a second forward pass for a loss that nobody reads
             data = data.remove_columns([name for name in ("labels",) if name in data.column_names])
+        started = time.perf_counter()
         outputs = trainer.predict(data, **arguments).predictions
+        seconds = time.perf_counter() - started
         predictions = self.task.decode(outputs, self.rows, self.encoded, self.context)
         scores = self.task.score(predictions, self.rows) if score else {}
-        return Evaluated(predictions, {name: float(value) for name, value in scores.items()})
+        return Evaluated(predictions, {name: float(value) for name, value in scores.items()}, seconds)
 
 
 def once(file: Path, score: Callable[[], Evaluated]) -> Evaluated:
@@ -58,7 +63,7 @@ def once(file: Path, score: Callable[[], Evaluated]) -> Evaluated:
         return Evaluated(**json.loads(file.read_text(encoding="utf-8")))
     found = score()
     with saving(file.parent):
-        write_whole(file, {"predictions": found.predictions, "scores": found.scores})
+        write_whole(file, {"predictions": found.predictions, "scores": found.scores, "seconds": found.seconds})
     return found
 
 

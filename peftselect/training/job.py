@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 PATIENCE = 3
 #: validation rows that are looked at while training, where text is generated and where it is not
 MONITORED = {True: 200, False: 2000}
-ADAPTER_FILES = ("adapter_model*.safetensors", "model*.safetensors")
 
 
 @dataclass(frozen=True)
@@ -188,6 +187,8 @@ def _time(session: Session, runner: Any, seconds: float, best: callbacks.KeepBes
         "steps": int(runner.state.global_step),
         "tokens": tokens,
         "tokens_per_second": round(tokens / seconds, 1),
+        "steps_per_second": round(runner.state.global_step / seconds, 3),
+        "train_flops": float(runner.state.total_flos),
     }
     if session.plan.trail:
         session.measured["trail"] = list(session.plan.trail)
@@ -205,7 +206,7 @@ def _finish(session: Session, model: Any, draft: Path) -> RunResult:
     if plan.leaves != "nothing":
         saving.save_model(model, session.context.tokenizer, draft)
     base = stages.keep_base(session, draft)
-    session.measured["adapter_bytes"] = measurement.folder_bytes(draft, ADAPTER_FILES)
+    session.measured |= measurement.afterwards(session.baseline, session.tuned, draft, session.measured)
     if session.stage_reports:
         session.measured["stages"] = {name: done for name, done in session.stage_reports.items() if done}
     record = recording.make_record(

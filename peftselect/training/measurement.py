@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from peftselect.training.evaluation import Evaluated
+
+ADAPTER_FILES = ("adapter_model*.safetensors", "model*.safetensors")
+#: bytes of a trained parameter in its file
+FILE_WIDTH = 4
 
 
 class PeakMemory:
@@ -52,6 +59,21 @@ def peak_resident_bytes() -> int:
         return 0
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def afterwards(baseline: Evaluated, tuned: Evaluated, folder: Path, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """What deployment costs (thesis 3.6): seconds to predict a row, before and after, the file, what it spares.
+
+    ``compression_ratio`` is the whole model over the file, as parameters at the width of the file's (float32).
+    """
+    file_bytes = folder_bytes(folder, ADAPTER_FILES)
+    rows = max(len(tuned.predictions), 1)
+    return {
+        "adapter_bytes": file_bytes,
+        "compression_ratio": round(measured["total_parameters"] * FILE_WIDTH / max(file_bytes, 1), 2),
+        "inference_seconds_per_row": round(tuned.seconds / rows, 6),
+        "base_inference_seconds_per_row": round(baseline.seconds / rows, 6),
+    }
 
 
 def folder_bytes(folder: Path, patterns: tuple[str, ...]) -> int:
