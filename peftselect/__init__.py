@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from peftselect.tuners.prefix import PrefixConfig
     from peftselect.tuners.propetl import ProConfig
     from peftselect.tuners.registry import register_tuner, register_tuners
+    from peftselect.tuners.skills import SkillsConfig
     from peftselect.tuners.sparse_bottleneck import SparseBottleneckConfig
     from peftselect.tuners.tiny_attention import TinyAttentionConfig
     from peftselect.tuners.token_bias import TokenBiasConfig
@@ -116,6 +117,7 @@ _HOMES = {
     "tuners.sparse_bottleneck": ("SparseBottleneckConfig",),
     "tuners.binary_bottleneck": ("BinaryBottleneckConfig",),
     "tuners.propetl": ("ProConfig",),
+    "tuners.skills": ("SkillsConfig",),
     "tuners.instance_prefix": ("InstancePrefixConfig",),
     "tuners.block_prompt": ("BlockPromptConfig",),
     "tuners.hyper": ("HyperConfig",),
@@ -167,6 +169,7 @@ __all__ = [
     "Reference",
     "RunRecord",
     "Score",
+    "SkillsConfig",
     "SoftPromptMethod",
     "SparseBottleneckConfig",
     "Stage",

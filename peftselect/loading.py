@@ -39,7 +39,11 @@ def load(folder: str | Path, base: Any | None = None, **arguments: Any) -> Any:
     from peft import PeftModel
 
     model = base if base is not None else _base(path, config)
-    return PeftModel.from_pretrained(model, str(path), **arguments).eval()
+    wrapped = PeftModel.from_pretrained(model, str(path), **arguments).eval()
+    if config["peft_type"] == "ADALORA":
+        # peft 0.21 looks this up wherever labels are given, and sets it only where the adapter is trained
+        wrapped.base_model.trainable_adapter_name = arguments.get("adapter_name", "default")
+    return wrapped
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from peftselect.method import ApplyContext, resolve_values
 from peftselect.modeling import count_parameters
 from peftselect.plugin_manager import host
 from peftselect.shapes import read_shape
+from peftselect.testing.models import tiny_folder
 from tests.test_shapes import build
 from tests.tiny import config
 
@@ -51,3 +53,17 @@ def test_over_a_base_in_16_bits_what_is_trained_is_saved(tmp_path: Path) -> None
     again = PeftModel.from_pretrained(base(), tmp_path)
     with torch.no_grad():
         assert torch.equal(again.eval()(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
+
+
+def test_a_loaded_adapter_takes_labels(tmp_path: Path) -> None:
+    from peft import AdaLoraConfig, get_peft_model
+
+    import peftselect
+
+    folder = tiny_folder("bert", "sequence_classification")
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    options: dict[str, Any] = {"target_modules": ["query"], "total_step": 10, "task_type": "SEQ_CLS"}
+    get_peft_model(base, AdaLoraConfig(**options)).save_pretrained(tmp_path)
+    again = peftselect.load(tmp_path, transformers.AutoModelForSequenceClassification.from_pretrained(folder))
+    ids = torch.arange(5, 13)[None]
+    assert torch.isfinite(again(input_ids=ids, labels=torch.tensor([1])).loss)

@@ -36,7 +36,7 @@ THESIS: tuple[tuple[str, ...], ...] = (
 PENDING = {
     "LoftQ", "QA-LoRA", "Layer-wise fine-tuning", "Random", "MagPruning", "Sparse fine-tuning", "SAM", "Child-Tuning_D",
     "Weighted-sum", "SPLoRA", "LoRAPrune", "LoRAPruning", "PEQA", "LQ-LoRA", "BitDelta", "Side-Tuning", "LST",
-    "Ladder side-tuning", "Res-Tuning", "Res-Tuning-Bypass", "MEFT", "HyperTuning", "PEFT Plug-in", "MeZO", "MixOut",
+    "Ladder side-tuning", "Res-Tuning", "Res-Tuning-Bypass", "MEFT", "MeZO", "MixOut",
     "DiffPruning", "ChildPruning", "LM-BFF", "QAT",
 }  # fmt: skip
 
