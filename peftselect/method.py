@@ -23,7 +23,10 @@ Kind = Literal["runnable", "stage", "baseline", "reference"]
 #: every head that has a loss of its own; ``feature_extraction`` (no head: vectors) is served by those that name it
 ALL_HEADS: frozenset[str] = frozenset(get_args(HeadKind)) - {"feature_extraction"}
 VECTORS: frozenset[str] = frozenset({"feature_extraction"})
-LANGUAGE_MODEL_HEADS: frozenset[str] = frozenset({"causal_lm", "seq2seq_lm"})
+#: heads that write, and have no parameters of their own
+LANGUAGE_MODEL_HEADS: frozenset[str] = frozenset({"causal_lm", "seq2seq_lm", "speech_seq2seq"})
+#: heads of models that hear: their inputs have no embeddings to put vectors before
+SPEECH_HEADS: frozenset[str] = frozenset({"audio_classification", "ctc", "speech_seq2seq"})
 ALL_ARCHITECTURES: frozenset[str] = frozenset(get_args(Architecture))
 #: bytes of a safetensors header and its per-tensor entry, enough for an estimate of an adapter's file
 ADAPTER_HEADER_BYTES = 8
@@ -235,6 +238,8 @@ class Method(ABC):
 @dataclass(frozen=True)
 class Recipe:
     """Everything about a run that is not the method itself.
+
+    ``max_length`` is in seconds where the model hears.
 
     ``precision`` is the compute and weight type ("bf16", "fp16", "fp32"; full fine-tuning keeps float32 master weights
     under the first two, and none under "pure_bf16"); ``quantization`` the storage of the frozen

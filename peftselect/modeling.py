@@ -30,6 +30,9 @@ AUTO_CLASSES = {
     "question_answering": "AutoModelForQuestionAnswering",
     "multiple_choice": "AutoModelForMultipleChoice",
     "feature_extraction": "AutoModel",
+    "audio_classification": "AutoModelForAudioClassification",
+    "ctc": "AutoModelForCTC",
+    "speech_seq2seq": "AutoModelForSpeechSeq2Seq",
 }
 DTYPES = {"bf16": torch.bfloat16, "pure_bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _SIXTEEN_BITS = (torch.bfloat16, torch.float16)

@@ -18,6 +18,9 @@ HeadKind = Literal[
     "question_answering",
     "multiple_choice",
     "feature_extraction",
+    "audio_classification",
+    "ctc",
+    "speech_seq2seq",
 ]
 Stack = Literal["encoder", "decoder"]
 Role = Literal[
@@ -46,6 +49,9 @@ class LinearModule:
     cross_attention: bool = False
     conv1d: bool = False
     applications: int = 0
+    #: False where the model reads the weights without calling the layer (WavLM's attention), so that nothing put
+    #: around the layer has an effect
+    called: bool = True
 
     @property
     def name(self) -> str:
@@ -85,6 +91,37 @@ class HeadShape:
 
 
 @dataclass(frozen=True)
+class AudioInput:
+    """How sound becomes positions: (channels, kernel, stride, padding) of each convolution before the blocks.
+
+    ``hop`` is the samples between the frames that the first convolution reads (1: the wave itself), ``features`` the
+    numbers in each (mel bins). ``fixed_seconds``: every input is padded or cut to so much (Whisper); None: as it is.
+    """
+
+    convolutions: tuple[tuple[int, int, int, int], ...]
+    hop: int = 1
+    features: int = 1
+    fixed_seconds: float | None = None
+    sampling_rate: int = 16_000
+
+    def frames(self, seconds: float) -> int:
+        """What the first convolution reads of an input of ``seconds``."""
+        return round((self.fixed_seconds or seconds) * self.sampling_rate) // self.hop
+
+    def lengths(self, seconds: float) -> tuple[int, ...]:
+        """Output length of each convolution."""
+        found, length = [], self.frames(seconds)
+        for _, kernel, stride, padding in self.convolutions:
+            length = max((length + 2 * padding - kernel) // stride + 1, 1)
+            found.append(length)
+        return tuple(found)
+
+    def positions(self, seconds: float) -> int:
+        """Positions that the blocks see."""
+        return self.lengths(seconds)[-1]
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """Sizes and modules of a base model with its task head.
 
@@ -119,8 +156,14 @@ class ModelShape:
     activation: str = "gelu"
     #: whether hidden states pass through dropout while training
     dropout: bool = False
+    #: where the input is sound; lengths of it are then given in seconds
+    audio: AudioInput | None = None
     #: plain values of the configuration, for what a method must look up
     config: tuple[tuple[str, object], ...] = ()
+
+    def positions(self, length: int) -> int:
+        """Positions of an input of ``length`` tokens, or of so many seconds where the input is sound."""
+        return length if self.audio is None else self.audio.positions(length)
 
     @property
     def num_layers(self) -> int:
@@ -141,13 +184,13 @@ class ModelShape:
     def select(self, targets: tuple[str, ...] | list[str] | str) -> tuple[LinearModule, ...]:
         """Linear groups that peft's ``target_modules`` selects; ``"all-linear"`` selects every one in the blocks."""
         if targets == "all-linear":
-            return self.linears
+            return tuple(linear for linear in self.linears if linear.called)
         wanted = (targets,) if isinstance(targets, str) else tuple(targets)
         return tuple(linear for linear in self.linears if any(linear.matches(target) for target in wanted))
 
     def by_role(self, *roles: str) -> tuple[LinearModule, ...]:
-        """Linear groups which play one of these roles."""
-        return tuple(linear for linear in self.linears if linear.role in roles)
+        """Linear groups which play one of these roles, and are called as layers."""
+        return tuple(linear for linear in self.linears if linear.role in roles and linear.called)
 
     def with_head(self, head: HeadShape, total_parameters: int) -> ModelShape:
         """The same body under another head."""

@@ -62,7 +62,7 @@ class AdaLora(LinearMethod):
             Hyperparameter("lora_alpha", 32, "float", "the update is scaled by alpha / rank", 1e-3, 4096, log=True),
             Hyperparameter("lora_dropout", 0.1, "float", "dropout before the update", 0, 0.9, search=(0.0, 0.05, 0.1)),
             Hyperparameter("orth_reg_weight", 0.1, "float", "weight of the orthogonality penalty in the loss", 0, 10),
-            self.target_setting(),
+            self.target_setting(shape),
             Hyperparameter("learning_rate", rate, "float", "peak learning rate", 1e-6, 1.0, log=True),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peftselect import Hyperparameter, MemoryTraits, Method, Reference, Structure, hookimpl
+from peftselect import ALL_HEADS, SPEECH_HEADS, Hyperparameter, MemoryTraits, Method, Reference, Structure, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +44,7 @@ class EmbeddingPrompt(Method):
     thesis = ("T2.6",)
     limits = ("Encoders alone.", "Cannot be merged: every block reads a longer sequence.")
     architectures = frozenset({"encoder"})
+    heads = ALL_HEADS - SPEECH_HEADS
     acts_on = frozenset({"embedding"})
     quantized_base = "possible"
 

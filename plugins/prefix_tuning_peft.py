@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peftselect import ALL_HEADS, Hyperparameter, MemoryTraits, Method, Reference, Structure, hookimpl
+from peftselect import ALL_HEADS, SPEECH_HEADS, Hyperparameter, MemoryTraits, Method, Reference, Structure, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class PrefixTuningPeft(Method):
     )
     thesis = ("2.2.6",)
     formula = "n·2·L·g (in encoder-decoders L is the decoder's), and its MLP while it trains"
-    heads = ALL_HEADS - {"multiple_choice"}
+    heads = ALL_HEADS - {"multiple_choice"} - SPEECH_HEADS
     acts_on = frozenset({"attention"})
     records_like = "prefix_tuning"
     quantized_base = "possible"

@@ -103,7 +103,7 @@ def _job(method: Method, folder: Path) -> dict[str, Any]:
     from safetensors.torch import save_file
 
     from peftselect.modeling import AUTO_CLASSES
-    from peftselect.testing.models import batch
+    from peftselect.testing.models import model_inputs
 
     contract = MethodContract()
     contract.method = type(method)  # type: ignore[misc]
@@ -111,10 +111,7 @@ def _job(method: Method, folder: Path) -> dict[str, Any]:
     model = contract.wrap(case)
     contract.train(model, case)
     model.save_pretrained(folder)
-    inputs = {name: item for name, item in batch(case).items() if name in {"input_ids", "attention_mask"}}
-    if case.shape.head.kind == "seq2seq_lm":
-        inputs["decoder_input_ids"] = inputs["input_ids"].clone()
-    tensors = {**inputs, "expected": logits(model, case)}
+    tensors = {**model_inputs(case), "expected": logits(model, case)}
     save_file({name: torch.clone(item).contiguous() for name, item in tensors.items()}, folder / "tensors.safetensors")
     return {
         "name": method.name,

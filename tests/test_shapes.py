@@ -21,6 +21,13 @@ BART = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 3, "encoder_attent
         "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 64,
         "max_position_embeddings": 40}  # fmt: skip
 T5 = {"d_model": 32, "d_kv": 6, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+WAVE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+        "conv_dim": [8, 16], "conv_kernel": [10, 3], "conv_stride": [5, 2], "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4, "classifier_proj_size": 12, "layerdrop": 0.0}  # fmt: skip
+WHISPER = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4,
+           "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 64, "num_mel_bins": 20,
+           "max_source_positions": 50, "max_target_positions": 40, "classifier_proj_size": 12,
+           "pad_token_id": 0}  # fmt: skip
 #: model_type -> variants of its configuration
 CASES: dict[str, list[dict[str, Any]]] = {
     "bert": [ENCODER],
@@ -54,6 +61,11 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "phi": [LLAMA],
     "phi3": [LLAMA],
     "starcoder2": [LLAMA, {**LLAMA, "use_bias": False}],
+    "wav2vec2": [WAVE, {**WAVE, "conv_bias": True, "feat_extract_norm": "layer", "do_stable_layer_norm": True,
+                        "mask_time_prob": 0.0, "use_weighted_layer_sum": True}],
+    "hubert": [WAVE, {**WAVE, "feat_proj_layer_norm": False}],
+    "wavlm": [WAVE],
+    "whisper": [WHISPER],
 }  # fmt: skip
 QUESTIONS = [(kind, index) for kind, variants in CASES.items() for index in range(len(variants))]
 
@@ -63,7 +75,8 @@ def build(kind: str, index: int, head: str, labels: int = 3) -> tuple[Any, Model
     import transformers
 
     labels = 2 if head == "question_answering" else labels  # the span head is two wide, whatever the labels
-    config = transformers.AutoConfig.for_model(kind, vocab_size=96, num_labels=labels, **CASES[kind][index])
+    words = labels if head == "ctc" else 96  # a CTC head is as wide as its vocabulary
+    config = transformers.AutoConfig.for_model(kind, vocab_size=words, num_labels=labels, **CASES[kind][index])
     return getattr(transformers, AUTO_CLASSES[head]).from_config(config), read_shape(config.to_dict(), head, labels)
 
 
@@ -74,9 +87,9 @@ def test_every_known_architecture_has_a_case() -> None:
 
 @pytest.mark.parametrize(("kind", "index"), QUESTIONS)
 def test_counts_equal_the_real_model(kind: str, index: int) -> None:
-    heads = FAMILIES[kind]({**read_config(kind, index)}).heads
-    assert heads
-    for head in heads:
+    body = FAMILIES[kind]({**read_config(kind, index)})
+    assert body.heads
+    for head in (*body.heads, *body.under):
         model, shape = build(kind, index, head)
         parameters = dict(model.named_parameters())
         own = [name for name in parameters if any(f"{module}." in name for module in shape.head.modules)]

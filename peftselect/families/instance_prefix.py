@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from peftselect.families.linear import path_pattern
 from peftselect.families.prefix import PrefixMethod
 from peftselect.hyperparameter import Hyperparameter
-from peftselect.method import Structure
+from peftselect.method import ALL_HEADS, SPEECH_HEADS, Structure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ class InstancePrefixMethod(PrefixMethod):
     """Prefixes for the attentions of the encoder, made from the mean embedding of the instance."""
 
     architectures: ClassVar[frozenset[str]] = frozenset({"encoder", "encoder-decoder"})
+    heads: ClassVar[frozenset[str]] = ALL_HEADS - SPEECH_HEADS
     structure: ClassVar[Structure] = Structure(
         intra_connectivity="dense: generator",
         inter_connectivity="dynamic",

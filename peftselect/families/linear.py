@@ -40,11 +40,16 @@ def choose_linears(shape: ModelShape, targets: Sequence[str] | str) -> tuple[Lin
     chosen: list[LinearModule] = []
     for target in wanted:
         if target == "all-linear":
-            found = shape.linears
+            found = shape.select("all-linear")
         elif target in TARGETS_BY_ROLE:
             found = shape.by_role(*TARGETS_BY_ROLE[target])
         else:
             found = shape.select(target)
+        if any(not linear.called for linear in found):
+            raise InputError(
+                f"target_modules: {shape.model_type} reads the weights of {target!r} without calling the layer",
+                "an adapter there would do nothing; take ffn",
+            )
         if not found:
             known = ", ".join([*TARGETS_BY_ROLE, "all-linear", *dict.fromkeys(linear.path for linear in shape.linears)])
             raise InputError(f"target_modules: {shape.model_type} has no linear layer {target!r}", f"known: {known}")
@@ -82,11 +87,13 @@ class LinearMethod(Method):
     #: the choice when the user makes none
     default_targets: ClassVar[str] = "attention-qv"
 
-    def target_setting(self) -> Hyperparameter:
-        """The ``target_modules`` hyperparameter."""
+    def target_setting(self, shape: ModelShape | None = None) -> Hyperparameter:
+        """The ``target_modules`` hyperparameter; of ``shape``, whose attention may be out of reach (WavLM)."""
         words = ", ".join([*TARGETS_BY_ROLE, "all-linear"])
+        roles = TARGETS_BY_ROLE.get(self.default_targets, ())
+        default = "ffn" if shape is not None and roles and not shape.by_role(*roles) else self.default_targets
         return Hyperparameter(
-            "target_modules", (self.default_targets,), "list", f"layers to adapt: {words}, or names of linear layers"
+            "target_modules", (default,), "list", f"layers to adapt: {words}, or names of linear layers"
         )
 
     def targets(self, shape: ModelShape, values: Mapping[str, Any]) -> tuple[LinearModule, ...]:
@@ -172,7 +179,7 @@ class LowRankMethod(LinearMethod):
             ),
             Hyperparameter("lora_dropout", 0.1, "float", "dropout before the update", 0, 0.9, search=(0.0, 0.05, 0.1)),
             Hyperparameter("use_rslora", self.root_scale, "bool", "scale by alpha / sqrt(r) instead (rsLoRA)"),
-            self.target_setting(),
+            self.target_setting(shape),
             Hyperparameter("learning_rate", rate, "float", "peak learning rate", 1e-6, 1.0, log=True),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftselect.hyperparameter import Hyperparameter
-from peftselect.method import ALL_HEADS, MemoryTraits, Method
+from peftselect.method import ALL_HEADS, SPEECH_HEADS, MemoryTraits, Method
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,7 @@ class SoftPromptMethod(Method):
     peft cannot feed a prompt to the grouped inputs of multiple choice.
     """
 
-    heads: ClassVar[frozenset[str]] = ALL_HEADS - {"multiple_choice"}
+    heads: ClassVar[frozenset[str]] = ALL_HEADS - {"multiple_choice"} - SPEECH_HEADS
     acts_on: ClassVar[frozenset[str]] = frozenset({"embedding"})
     quantized_base: ClassVar[Any] = "possible"
     default_tokens: ClassVar[int] = 20

@@ -14,6 +14,7 @@ from peftselect.shapes.body import FAMILIES, Body, Config
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation", "dense_act_fn")
 _DROPOUTS = ("hidden_dropout_prob", "dropout_rate", "dropout", "resid_pdrop", "resid_dropout", "hidden_dropout")
 _DEFAULT_HEADS = {"encoder": "sequence_classification", "decoder": "causal_lm", "encoder-decoder": "seq2seq_lm"}
+_DEFAULT_AUDIO_HEADS = {"encoder": "audio_classification", "encoder-decoder": "speech_seq2seq"}
 
 
 def known_model_types() -> list[str]:
@@ -38,11 +39,11 @@ def read_shape(config: Config, head: str | None = None, num_labels: int = 2, *, 
     if kind not in known:
         raise UnknownNameError("architecture", str(kind), known)
     body = FAMILIES[str(kind)](config)
-    wanted = head or _DEFAULT_HEADS[body.architecture]
-    if wanted not in body.heads:
-        raise InputError(
-            f"a {kind} model cannot carry a {wanted} head", f"it can carry: {', '.join(sorted(body.heads))}"
-        )
+    wanted = head or (_DEFAULT_HEADS if body.audio is None else _DEFAULT_AUDIO_HEADS)[body.architecture]
+    carried = {**body.heads, **{name: other.heads[name] for name, other in body.under.items()}}
+    if wanted not in carried:
+        raise InputError(f"a {kind} model cannot carry a {wanted} head", f"it can carry: {', '.join(sorted(carried))}")
+    body = body.under.get(wanted, body)
     made = body.heads[wanted](num_labels)
     if new_pooler and made.pooler:
         made = replace(
@@ -84,6 +85,7 @@ def _shape(kind: str, body: Body, head: HeadShape, frozen: int, frozen_biases: i
         norms_per_block=body.norms_per_block,
         activation=_activation(config, body),
         dropout=_dropout(config, body),
+        audio=body.audio,
         config=plain,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peftselect.errors import InputError
-from peftselect.shape import Architecture, HeadKind, LinearModule, Role, Stack
+from peftselect.shape import Architecture, AudioInput, HeadKind, LinearModule, Role, Stack
 
 Config = Mapping[str, Any]
 #: path inside a block, role, in and out features, whether it has a bias
@@ -64,7 +64,10 @@ class Body:
     norms_per_block: int = 2
     activation: str = "gelu"
     dropout: bool = False
+    audio: AudioInput | None = None
     heads: Mapping[str, Callable[[int], Head]] = field(default_factory=dict)
+    #: another body under some heads (Whisper's classifier has no decoder)
+    under: Mapping[str, Body] = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:

@@ -14,7 +14,7 @@ from peftselect.testing.models import LABELS, TINY, Case, batch, loss_of, quiet,
 #: optimizer steps that a tiny model is trained for
 STEPS = 6
 #: the first two of these that a method serves stand for the rest where it is not tried thoroughly
-QUICK_KINDS = ("bert", "llama", "t5", "gpt2", "bart")
+QUICK_KINDS = ("bert", "llama", "wav2vec2", "t5", "gpt2", "bart", "whisper")
 
 
 class MethodCases:

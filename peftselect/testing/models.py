@@ -15,10 +15,12 @@ from typing import Any
 from peftselect.errors import InputError
 from peftselect.modeling import AUTO_CLASSES
 from peftselect.problem import BaseModel
-from peftselect.shape import ModelShape
+from peftselect.shape import AudioInput, ModelShape
 from peftselect.shapes import read_shape
 
 LABELS = ("bad", "fair", "good")
+#: inputs of a model, labels and what its decoder reads apart
+INPUTS = frozenset({"input_ids", "attention_mask", "input_values", "input_features"})
 #: model_type -> the arguments of its configuration
 TINY: dict[str, dict[str, Any]] = {
     "t5": {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4,
@@ -32,6 +34,15 @@ TINY: dict[str, dict[str, Any]] = {
              "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     "llama": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
               "head_dim": 16, "intermediate_size": 64, "max_position_embeddings": 128},
+    "wav2vec2": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+                 "conv_dim": [8, 16], "conv_kernel": [10, 3], "conv_stride": [5, 2], "num_conv_pos_embeddings": 16,
+                 "num_conv_pos_embedding_groups": 4, "classifier_proj_size": 16, "layerdrop": 0.0,
+                 "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "feat_proj_dropout": 0.0,
+                 "final_dropout": 0.0, "mask_time_prob": 0.0, "ctc_loss_reduction": "mean"},
+    "whisper": {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+                "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "num_mel_bins": 8,
+                "max_source_positions": 50, "max_target_positions": 64, "classifier_proj_size": 16,
+                "decoder_start_token_id": 2, "bos_token_id": 2, "suppress_tokens": [], "begin_suppress_tokens": []},
 }  # fmt: skip
 
 
@@ -60,10 +71,11 @@ def quiet() -> Iterator[None]:
     transformers.logging.set_verbosity(level)
 
 
-def _config(kind: str) -> Any:
+def _config(kind: str, head: str) -> Any:
     import transformers
 
-    arguments = {"vocab_size": 96, "pad_token_id": 0, "eos_token_id": 1, "num_labels": len(LABELS), **TINY[kind]}
+    words = len(LABELS) if head == "ctc" else 96  # a CTC head is as wide as its labels
+    arguments = {"vocab_size": words, "pad_token_id": 0, "eos_token_id": 1, "num_labels": len(LABELS), **TINY[kind]}
     return transformers.AutoConfig.for_model(kind, **arguments)
 
 
@@ -78,7 +90,7 @@ def auto_class(shape: ModelShape) -> Any:
 def tiny_shape(kind: str, head: str) -> ModelShape | None:
     """The shape of a tiny model, None where the architecture cannot carry the head."""
     try:
-        return read_shape(_config(kind).to_dict(), head, 2 if head == "question_answering" else len(LABELS))
+        return read_shape(_config(kind, head).to_dict(), head, 2 if head == "question_answering" else len(LABELS))
     except InputError:
         return None
 
@@ -90,7 +102,7 @@ def tiny_folder(kind: str, head: str) -> Path:
     import transformers
 
     folder = Path(mkdtemp(prefix=f"peftselect-{kind}-{head}-"))
-    config = _config(kind)
+    config = _config(kind, head)
     config.num_labels = 2 if head == "question_answering" else len(LABELS)
     torch.manual_seed(1)
     getattr(transformers, AUTO_CLASSES[head]).from_config(config).save_pretrained(folder)
@@ -114,20 +126,42 @@ def batch(case: Case, prepended: int = 0) -> dict[str, Any]:
         },
         "multiple_choice": lambda: {"labels": torch.tensor([0, 1])},
         "feature_extraction": dict,
+        "audio_classification": lambda: {"labels": torch.tensor([0, 2])},
+        "ctc": lambda: {"labels": torch.tensor([[1, 2, 1], [2, 1, -100]])},
+        "speech_seq2seq": lambda: {"labels": ids},
     }
     answers = labels[case.shape.head.kind]()
     if case.shape.head.kind == "multiple_choice":
         ids = torch.stack([ids, ids.flip(0)], dim=1)
+    if case.shape.audio is not None:
+        return {**_sounds(case.shape.audio), **answers}
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **answers}
+
+
+def _sounds(audio: AudioInput) -> dict[str, Any]:
+    """Two clips of noise, a tenth of a second long (or as long as the model wants them)."""
+    import torch
+
+    made, frames = torch.Generator().manual_seed(3), audio.frames(0.1)
+    if audio.features > 1:
+        return {"input_features": torch.randn(2, audio.features, frames, generator=made)}
+    return {"input_values": torch.randn(2, frames, generator=made)}
+
+
+def model_inputs(case: Case) -> dict[str, Any]:
+    """The batch without its labels, and what the decoder reads."""
+    whole = batch(case)
+    inputs = {name: item for name, item in whole.items() if name in INPUTS}
+    if case.shape.head.kind in ("seq2seq_lm", "speech_seq2seq"):
+        inputs["decoder_input_ids"] = whole["labels"]
+    return inputs
 
 
 def logits(model: Any, case: Case) -> Any:
     """Logits without dropout (start logits of spans)."""
     import torch
 
-    inputs = {name: item for name, item in batch(case).items() if name in {"input_ids", "attention_mask"}}
-    if case.shape.head.kind == "seq2seq_lm":
-        inputs["decoder_input_ids"] = inputs["input_ids"]
+    inputs = model_inputs(case)
     with torch.no_grad():
         output = model.eval()(**inputs)
     if case.shape.head.kind == "feature_extraction":
@@ -140,17 +174,18 @@ def decoded_logits(model: Any, case: Case, steps: int = 6) -> tuple[Any, Any]:
     import torch
     from transformers import DynamicCache, EncoderDecoderCache
 
-    prompt, pairs = batch(case)["input_ids"], case.shape.architecture == "encoder-decoder"
+    inputs, pairs = model_inputs(case), case.shape.architecture == "encoder-decoder"
+    inputs.pop("decoder_input_ids", None)
     # transformers counts the encoder's layers for the cache of a T5, of which the tiny one has fewer
     cache = {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())} if pairs else {}
     answer = model.eval().generate(
-        input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=steps, min_new_tokens=steps,
+        **inputs, max_new_tokens=steps, min_new_tokens=steps,
         do_sample=False, output_logits=True, return_dict_in_generate=True, pad_token_id=0, **cache,
     )  # fmt: skip
     said = answer.sequences[:, :-1]
-    read = {"input_ids": prompt, "decoder_input_ids": said} if pairs else {"input_ids": said}
+    read = {**inputs, "decoder_input_ids": said} if pairs else {"input_ids": said, "attention_mask": said == said}
     with torch.no_grad():
-        whole = model(**read, attention_mask=torch.ones_like(read["input_ids"])).logits
+        whole = model(**read).logits
     return torch.stack(answer.logits, dim=1), whole[:, -steps:]
 
 
