@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftselect.memory.attention import attention_bytes, habits
+from peftselect.memory.attention import attention_bytes, habits, shared_bytes
 from peftselect.memory.regime import HALF, QUANTIZED
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def _dropouts(shape: ModelShape, cross: bool) -> float:
     """A byte for each element that dropout has looked at; T5 also drops inside the feed-forward part."""
     if not shape.dropout:
         return 0.0
-    inside = shape.intermediate_size if shape.relative_attention else 0
+    inner = shape.relative_attention or dict(shape.config).get("activation_dropout")
+    inside = shape.intermediate_size if inner else 0
     return shape.hidden_size * (3 if cross else 2) + inside
 
 
@@ -137,7 +138,7 @@ def _self_attention(shape: ModelShape, stack: Stack, work: Work, regime: Regime,
         masked=work.padded,
         biased_rows=rows if shape.relative_attention else 0,
     )
-    if trained:
+    if trained and not habits(shape).gated:
         kept += work.tokens(stack) * _read(shape, regime, "query", "key", "value", "query_key_value")
     return kept
 
@@ -199,6 +200,7 @@ def kept_bytes(
             largest = max(largest, block + method / layers)
         else:
             total += layers * block + method
+        total += shared_bytes(shape, regime, work.batch, work.length(stack))
         # the last norm, and the embeddings on their way in
         total += tokens * shape.hidden_size * (4 + regime.stream)
     return round(total + largest)

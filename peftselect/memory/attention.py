@@ -23,6 +23,8 @@ class Habits:
     float32 queries and keys. ``views``: values are a view of the fused projection, which keeps it whole beside the
     rotated queries and keys. ``head_norms``: RMS norms on the heads of queries and keys. ``float_norms``: weights of
     norms are applied in float32. ``parallel``: the norms before attention and feed-forward part read one tensor.
+    ``gated``: scores are computed and kept under relative positions which a gate of each layer weighs (WavLM).
+    ``copies``: queries are laid out head by head, so that the output is copied before the layer that reads it.
     """
 
     eager: bool = False
@@ -32,6 +34,8 @@ class Habits:
     head_norms: bool = False
     float_norms: bool = False
     parallel: bool = False
+    gated: bool = False
+    copies: bool = False
 
 
 #: architectures that differ; tests/test_kept_activations.py holds every architecture against the real modules
@@ -44,6 +48,8 @@ HABITS: dict[str, Habits] = {
     "qwen3": Habits(head_norms=True),
     "gemma": Habits(float_norms=True),
     "gemma2": Habits(eager=True, softcap=True, float_norms=True),
+    "wavlm": Habits(gated=True),
+    "whisper": Habits(copies=True),
     "gemma3_text": Habits(head_norms=True, float_norms=True),
 }
 
@@ -70,6 +76,8 @@ def attention_bytes(
     head (T5's relative positions); 0 where there is none.
     """
     own, width = habits(shape), shape.num_heads * shape.head_dim
+    if own.gated:
+        return _gated(shape, regime, batch, queries, trained=trained)
     one_head = shape.num_kv_heads == 1  # broadcast to the query heads, not repeated
     of_queries, of_keys = batch * queries * width, batch * keys * (shape.head_dim if one_head else width)
     kept = float(regime.attention * (of_queries + 2 * of_keys))
@@ -87,9 +95,25 @@ def attention_bytes(
         normed = batch * queries * (width + shape.kv_size)
         scaled = (4 if own.float_norms else regime.attention) if trained else 0
         kept += normed * (4 + scaled)
-    if trained and own.eager:
+    if trained and (own.eager or own.copies):
         kept += of_queries * regime.attention  # the heads side by side again, for the output projection
     return kept
+
+
+def _gated(shape: ModelShape, regime: Regime, batch: int, length: int, *, trained: bool) -> float:
+    """WavLM: queries, keys, values, the softmax (and what dropout left of it), and the gates of each head.
+
+    Trained, every projection reads a copy of its own, the gate's among them, and so does the last.
+    """
+    width, pairs = shape.hidden_size, batch * shape.num_heads * length * length
+    dropped = bool(dict(shape.config).get("attention_dropout"))
+    a_position = 3 * width + 4 * shape.num_heads + ((4 * width + shape.num_heads) if trained else 0)
+    return regime.attention * (batch * length * a_position + pairs * (1 + dropped)) + pairs * dropped
+
+
+def shared_bytes(shape: ModelShape, regime: Regime, batch: int, length: int) -> int:
+    """What every layer's attention reads and one tensor holds: the relative positions of WavLM."""
+    return regime.attention * batch * shape.num_heads * length * length if habits(shape).gated else 0
 
 
 def _scores(shape: ModelShape, regime: Regime, pairs: int) -> float:
