@@ -25,6 +25,7 @@ _WANTED = {
     "index": "a whole number from 0",
     "references": "a list of texts",
     "labels": "a list of labels (in CSV: between commas), empty where none fits",
+    "audio": "the path of a sound file",
     "messages": 'a list of turns: [{"role": "user", "content": "..."}, ...]',
 }
 
@@ -167,6 +168,12 @@ def _messages(value: Any) -> list[dict[str, str]] | None:
     return read if turns and len(read) == len(turns) else None
 
 
+def _audio(value: Any) -> str | None:
+    """A path; ``datasets`` writes {"path": ..., "bytes": ...}."""
+    path = value.get("path") if isinstance(value, dict) else value
+    return path if isinstance(path, str) else None
+
+
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 _READERS: dict[str, Callable[[Any], Any]] = {
     "text": _text,
@@ -180,4 +187,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "references": _texts,
     "labels": _labels,
     "messages": _messages,
+    "audio": _audio,
 }

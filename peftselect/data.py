@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftselect import audio
 from peftselect.columns import check_cell, choose_columns
 from peftselect.errors import DataError
 from peftselect.problem import DataProfile
@@ -59,10 +61,13 @@ def read_rows(
             theirs = chosen.get(column.name)
             if theirs is None or (not column.required and document.get(theirs) in (None, "")):
                 continue
-            row[column.name] = check_cell(f"{name}:{number}", theirs, column, document.get(theirs))
+            cell = check_cell(f"{name}:{number}", theirs, column, document.get(theirs))
+            if column.kind == "audio":
+                cell = audio.check_file(f"{name}:{number}", theirs, Path(name).parent / cell)
+            row[column.name] = cell
         if problem := task.check_row(row):
             raise DataError(f"{name}:{number}: {problem}", f"{task.name} needs {_needs(task)}")
-        if labels and (unseen := set(task.label_names([row])) - set(labels)):
+        if labels and task.closed_labels and (unseen := set(task.label_names([row])) - set(labels)):
             refuse_unseen(f"{name}:{number}", task, sorted(unseen)[0], labels)
         rows.append(row)
     return rows
@@ -251,11 +256,17 @@ def profile_rows(rows: Sequence[Row], task: Task, base_model: BaseModel | None) 
 
 
 def token_lengths(rows: Sequence[Row], task: Task, base_model: BaseModel | None) -> tuple[list[int], list[int], str]:
-    """(tokens of each input, tokens of each output, how they were counted); of an even sample where rows are many."""
+    """(length of each input, tokens of each output, how they were counted); of an even sample where rows are many.
+
+    Inputs are counted in tokens, sound in whole seconds.
+    """
     count = _Counter(base_model)
     sample = rows[:: max(1, len(rows) // PROFILED_ROWS)][:PROFILED_ROWS]
-    sources = count.lengths([" ".join(task.input_texts(row)) for row in sample])
-    return list(sources), list(count.lengths([task.target_text(row) for row in sample])), count.origin
+    targets = list(count.lengths([task.target_text(row) for row in sample]))
+    lasting = [task.input_seconds(row) for row in sample]
+    if None not in lasting:
+        return [math.ceil(seconds or 0) for seconds in lasting], targets, "seconds read from the files"
+    return list(count.lengths([" ".join(task.input_texts(row)) for row in sample])), targets, count.origin
 
 
 def _at(values: Sequence[int], share: float) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from peftselect.method import LANGUAGE_MODEL_HEADS
 from peftselect.resources import shipped
 
 if TYPE_CHECKING:
@@ -90,13 +91,13 @@ def _operations(problem: Problem, method: Method, values: Mapping[str, Any], rec
     source = data.source_tokens_p50 or math.ceil(TYPICAL_SHARE * recipe.max_length)
     target = data.target_tokens_p50 or math.ceil(TYPICAL_SHARE * recipe.max_target_length)
     lengths = {
-        "encoder": min(source, recipe.max_length) + traits.virtual_tokens,
+        "encoder": shape.positions(min(source, recipe.max_length)) + traits.virtual_tokens,
         "decoder": (target or source) + (traits.virtual_tokens if shape.architecture == "decoder" else 0),
     }
     if shape.architecture == "decoder":
         lengths["decoder"] = min(source + target, recipe.max_length + recipe.max_target_length) + traits.virtual_tokens
     forward = sum(2.0 * x.runs * x.in_features * x.out_features * lengths[_read_by(x)] for x in shape.linears)
-    logits = shape.head.width if shape.head.kind in ("causal_lm", "seq2seq_lm") else 0
+    logits = shape.head.width if shape.head.kind in LANGUAGE_MODEL_HEADS else 0
     forward += 2.0 * logits * shape.hidden_size * lengths["decoder"]
     passes = 1.0 if traits.backward_reaches == "top" else 2.0
     passes += 1.0 if traits.trains_base_weights else 0.0

@@ -59,6 +59,25 @@ def load_tokenizer(base_model: BaseModel) -> Any:
     return tokenizer
 
 
+def load_feature_extractor(base_model: BaseModel) -> Any:
+    """What turns samples into the input of a model that hears. InputError where its file is missing."""
+    try:
+        return transformers.AutoFeatureExtractor.from_pretrained(
+            base_model.load_from, local_files_only=base_model.folder is not None, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(
+            f"{base_model.reference}: no feature extractor could be loaded ({_line(error)})",
+            "a speech model's folder holds preprocessor_config.json beside its weights",
+        ) from error
+
+
+def load_processors(base_model: BaseModel, shape: ModelShape) -> tuple[Any, Any]:
+    """(tokenizer, feature extractor), None where the model has no use for one: it reads no text, or does not hear."""
+    hears, writes = shape.audio is not None, shape.head.kind not in ("audio_classification", "ctc")
+    return load_tokenizer(base_model) if writes else None, load_feature_extractor(base_model) if hears else None
+
+
 def load_model(
     base_model: BaseModel,
     shape: ModelShape,
@@ -114,16 +133,18 @@ def build(
 
     ``total_steps`` is the number of optimizer steps to come. The same seed gives the same head and adapter.
     ``on_loaded`` is called with the base model and the tokenizer before the method is applied (to score the base).
+    The tokenizer is None where the model neither reads nor writes text.
     """
     transformers.set_seed(seed)
     method, recipe, shape = candidate.method, candidate.recipe, problem.shape
-    tokenizer = load_tokenizer(problem.model)
+    tokenizer, _ = load_processors(problem.model, shape)
     pure = recipe.precision == "pure_bf16" and not method.saves_adapter
     whole = not method.saves_adapter and not pure
     model = load_model(problem.model, shape, recipe, labels, device, master_weights=whole)
     if problem.task.problem_type is not None:
         model.config.problem_type = problem.task.problem_type
-    fit_tokenizer(problem.model, model, tokenizer, shape)
+    if tokenizer is not None:
+        fit_tokenizer(problem.model, model, tokenizer, shape)
     if recipe.gradient_checkpointing:
         if not method.gradient_checkpointing:
             raise UnsupportedError(f"{method.title} does not work with gradient checkpointing", "turn it off")
@@ -141,9 +162,20 @@ def build(
         raise UnsupportedError(
             f"{method.title} cannot be applied to {problem.model.name} ({_line(error)})", "choose another method"
         ) from error
+    rest_front(model)
     if not pure:
         train_in_float32(model)
     return model, tokenizer
+
+
+def rest_front(model: Any) -> None:
+    """Let no gradient be asked for at the wave where the convolutions over it are frozen.
+
+    wav2vec 2.0 and its kin ask for one whatever is trained, which would keep every activation of these convolutions.
+    """
+    for module in model.modules():
+        if hasattr(module, "_requires_grad") and not any(item.requires_grad for item in module.parameters()):
+            module._requires_grad = False
 
 
 def count_parameters(model: Any) -> tuple[int, int]:
@@ -198,7 +230,14 @@ def _config(base_model: BaseModel, shape: ModelShape, labels: Sequence[str]) -> 
     One label on a sequence is a number to regress.
     """
     settings: dict[str, Any] = {"num_labels": 2} if shape.head.kind == "question_answering" else {}
-    if shape.head.kind in {"sequence_classification", "token_classification"}:
+    if shape.head.kind == "ctc":  # the first label is the blank
+        settings = {
+            "vocab_size": len(labels) or shape.head.num_labels,
+            "pad_token_id": 0,
+            "ctc_loss_reduction": "mean",
+            "ctc_zero_infinity": True,
+        }
+    if shape.head.kind in {"sequence_classification", "token_classification", "audio_classification"}:
         names = tuple(labels) or tuple(f"LABEL_{index}" for index in range(shape.head.num_labels))
         settings = {
             "num_labels": len(names),
@@ -256,7 +295,7 @@ def _check_complete(base_model: BaseModel, shape: ModelShape, report: dict[str, 
 
 def fit_tokenizer(base_model: BaseModel, model: Any, tokenizer: Any, shape: ModelShape) -> None:
     """Refuse a tokenizer of another model; tell the model which token is padding."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = shape.vocab_size if shape.audio else model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise InputError(
             f"{base_model.reference}: the tokenizer has {len(tokenizer)} tokens, the model knows {rows}",

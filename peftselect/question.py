@@ -52,25 +52,26 @@ def make_problem(
             f"{base.name} is of the {architecture} kind, which cannot serve {task.name}",
             f"{task.name} takes models of these kinds: {able}; for example --model {task.default_models[0]}",
         )
-    shape = read_shape(base.config, head, data.num_labels or 2, new_pooler=base.lacks_pooler)
+    shape = read_shape(base.config, head, data.num_labels or task.default_labels, new_pooler=base.lacks_pooler)
     generates = task.generates(head)
-    length = lengths[0] or _length(data.source_tokens_p99 or data.source_tokens_p50, task.default_max_length)
+    longest = (data.source_tokens_p99 if task.cuts_inputs else data.source_tokens_max) or data.source_tokens_p50
+    length = lengths[0] or _length(longest, task.default_max_length, 1 if shape.audio else LENGTH_STEP)
     target = (lengths[1] or _length(data.target_tokens_max, task.default_max_target_length)) if generates else 0
-    if shape.max_positions is not None:
-        if lengths[0] is not None and length > shape.max_positions:
+    if shape.longest_input is not None:
+        if lengths[0] is not None and length > shape.longest_input:
             raise InputError(
                 f"--max-length {length} is more than {base.name} can read",
-                f"its positions end at {shape.max_positions}",
+                f"it hears {shape.longest_input} s" if shape.audio else f"its positions end at {shape.max_positions}",
             )
-        length = min(length, shape.max_positions)
+        length = min(length, shape.longest_input)
     return Problem(task, base, shape, data, machine, priorities, batch_size, length, target, precision, quantization)
 
 
-def _length(tokens: int | None, default: int) -> int:
-    """Tokens to allow for: what the data needs, rounded up, at most the task's default."""
+def _length(tokens: int | None, default: int, step: int = LENGTH_STEP) -> int:
+    """Tokens (or seconds) to allow for: what the data needs, rounded up, at most the task's default."""
     if not tokens:
         return default
-    return min(math.ceil(tokens / LENGTH_STEP) * LENGTH_STEP, default) if default else tokens
+    return min(math.ceil(tokens / step) * step, default) if default else tokens
 
 
 def read_priorities(

@@ -166,6 +166,13 @@ class ModelShape:
         return length if self.audio is None else self.audio.positions(length)
 
     @property
+    def longest_input(self) -> int | None:
+        """The longest input there is room for: tokens, or whole seconds of sound; None where nothing ends it."""
+        if self.audio is None:
+            return self.max_positions
+        return None if self.audio.fixed_seconds is None else max(round(self.audio.fixed_seconds), 1)
+
+    @property
     def num_layers(self) -> int:
         """Blocks of the whole model (both stacks)."""
         return self.encoder_layers + self.decoder_layers

@@ -11,12 +11,24 @@ if TYPE_CHECKING:
 
     from peftselect.method import Candidate
     from peftselect.problem import Problem
+    from peftselect.shape import AudioInput
 
 Row = dict[str, Any]
 #: kinds of columns that hold what is to be predicted
 ANSWERS = frozenset({"label", "labels", "number", "tags", "answers", "index", "references"})
 ColumnKind = Literal[
-    "text", "label", "number", "tokens", "tags", "answers", "choices", "index", "references", "labels", "messages"
+    "text",
+    "label",
+    "number",
+    "tokens",
+    "tags",
+    "answers",
+    "choices",
+    "index",
+    "references",
+    "labels",
+    "messages",
+    "audio",
 ]
 
 
@@ -54,8 +66,17 @@ class TaskContext:
     labels: tuple[str, ...] = ()
     prepended_positions: int = 0
     model_config: Any = None
+    #: turns samples into what a model that hears reads; None where it reads text
+    feature_extractor: Any = None
+    #: how that model makes positions of sound
+    audio: AudioInput | None = None
     #: replaces the task's own prompt; ``{source}`` stands for the input
     template: str | None = None
+
+    @property
+    def processors(self) -> tuple[Any, ...]:
+        """What is saved beside a model, so that it finds what it reads with: tokenizer, feature extractor."""
+        return tuple(item for item in (self.tokenizer, self.feature_extractor) if item is not None)
 
 
 class Objective:
@@ -102,7 +123,14 @@ class Task(ABC):
     elsewhere: ClassVar[str] = ""
     #: sentences that every answer about the task ends with
     notes: ClassVar[tuple[str, ...]] = ()
+    #: the longest input that is looked at: tokens, or seconds of sound
     default_max_length: ClassVar[int] = 512
+    #: labels to expect where no data say how many there are
+    default_labels: ClassVar[int] = 2
+    #: whether rows to be scored on may have no labels that the training rows lack
+    closed_labels: ClassVar[bool] = True
+    #: whether longer inputs may be cut; a transcript of cut sound would be wrong
+    cuts_inputs: ClassVar[bool] = True
     default_max_target_length: ClassVar[int] = 0
 
     @property
@@ -112,11 +140,15 @@ class Task(ABC):
 
     def generates(self, head: str) -> bool:
         """Whether evaluation under this head generates text."""
-        return head in ("seq2seq_lm", "causal_lm")
+        return head in ("seq2seq_lm", "causal_lm", "speech_seq2seq")
 
     @abstractmethod
     def input_texts(self, row: Row) -> tuple[str, ...]:
         """The texts of a row's input in the order they are encoded (light: for lengths, duplicates and overlap)."""
+
+    def input_seconds(self, row: Row) -> float | None:
+        """How long a row's sound lasts; None where the input is text."""
+        return None
 
     @abstractmethod
     def target_text(self, row: Row) -> str:

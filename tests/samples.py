@@ -6,7 +6,10 @@ numbers below 3600 give the same row. A task without an entry fails the tests th
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 Sample = Callable[[int], dict[str, Any]]
@@ -43,6 +46,43 @@ def _chat(number: int) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
 
+#: pitches in Hz that stand for words
+PITCHES = {"low": 220.0, "middle": 440.0, "high": 880.0}
+
+
+@cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="peftselect-clips-"))
+
+
+@cache
+def clip(number: int, words: tuple[str, ...], seconds: float = 0.4, rate: int = 8000) -> str:
+    """A sound file of a tone a word, each a little out of tune by the number; its absolute path."""
+    import numpy as np
+    import soundfile
+
+    each = np.arange(round(rate * seconds / len(words))) / rate
+    tones = [np.sin(2 * np.pi * (PITCHES[word] + number % 60) * each) for word in words]
+    file = _folder() / f"{number}-{'-'.join(words)}-{rate}.wav"
+    soundfile.write(file, 0.5 * np.concatenate(tones), rate)
+    return str(file)
+
+
+def _heard(column: str) -> Sample:
+    """One tone and its name."""
+
+    def sample(number: int) -> dict[str, Any]:
+        word = tuple(PITCHES)[number % len(PITCHES)]
+        return {"audio": clip(number, (word,)), column: word}
+
+    return sample
+
+
+def _said(number: int) -> tuple[str, ...]:
+    names = tuple(PITCHES)
+    return names[number % 3], names[(number // 3) % 3]
+
+
 SAMPLES: dict[str, Sample] = {
     "classification": lambda n: {"text": f"{text(n)} {CHOICES[n % 2]}", "label": ("positive", "negative")[n % 2]},
     "multi_label": lambda n: {
@@ -62,5 +102,12 @@ SAMPLES: dict[str, Sample] = {
     "instruction": lambda n: {"instruction": text(n), "input": "what ?", "output": " ".join(words(n)[:4])},
     "dialogue": _chat,
     "semantic_search": lambda n: {"query": " ".join(words(n)[4:]), "passage": text(n)},
+    "speech_emotion": _heard("emotion"),
+    "keyword_spotting": _heard("label"),
+    "speaker_recognition": _heard("speaker"),
+    "speech_intent": _heard("intent"),
+    "speech_recognition": lambda n: {"audio": clip(n, _said(n)), "text": " ".join(_said(n))},
+    "phoneme_recognition": lambda n: {"audio": clip(n, _said(n)), "phonemes": list(_said(n))},
+    "slot_filling": lambda n: {"audio": clip(n, _said(n)), "tokens": list(_said(n)), "tags": ["O", "B-pitch"]},
     "alignment": lambda n: {"prompt": text(n), "chosen": "yes", "rejected": "no"},
 }

@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     {"technique", "stage"},
     {"hookspecs", "families", "tuners"},
     {"plugin_manager"},
-    {"shapes", "vocabulary", "hardware", "columns", "words"},
+    {"shapes", "vocabulary", "hardware", "columns", "audio"},
     {"base_models"},
     {"data", "example", "modeling"},
     {"data_checks", "facts", "loading", "metrics", "question"},

@@ -18,6 +18,7 @@ ALL = sorted(host().tasks().values(), key=lambda task: task.name)
 #: the others are advised on alone
 TASKS = [task for task in ALL if not task.elsewhere]
 TINY = {"encoder": "bert", "decoder": "llama", "encoder-decoder": "t5"}
+HEARING = {"encoder": "wav2vec2", "encoder-decoder": "whisper"}
 #: every kind of model that a task can be run on
 WAYS = [(task, architecture) for task in TASKS for architecture in sorted(task.heads)]
 IDS = [f"{task.name}-{architecture}" for task, architecture in WAYS]
@@ -42,8 +43,8 @@ def predict(result: Any, order: dict[str, Any], plan: Any) -> list[Any]:
     exec(result.snippet, loaded)
     task, shape, recipe = plan.problem.task, plan.problem.shape, plan.chosen.candidate.recipe
     context = TaskContext(
-        loaded["tokenizer"], shape.architecture, shape.head.kind, recipe.max_length, recipe.max_target_length,
-        plan.splits.labels,
+        loaded.get("tokenizer"), shape.architecture, shape.head.kind, recipe.max_length, recipe.max_target_length,
+        plan.splits.labels, feature_extractor=loaded.get("feature_extractor"), audio=shape.audio,
     )  # fmt: skip
     arguments = trainer.training_arguments(
         recipe, order["output"] / "scratch", shape.head.kind, steps=1, epochs=1, mixed=None, seed=0, cpu=True,
@@ -55,18 +56,19 @@ def predict(result: Any, order: dict[str, Any], plan: Any) -> list[Any]:
         arguments,
         task.collator(context, model),
         shape.head.kind,
-        tokenizer=context.tokenizer,
+        tokenizer=context.tokenizer or context.feature_extractor,
         objective=task.objective(context),
     )
     return Evaluation(task, plan.splits.test, context)(runner).predictions
 
 
 def go_through(task: Task, architecture: str, model: Path, folder: Path) -> None:
+    length = 2 if task.modality == "speech" else 48
     order: dict[str, Any] = {
         "train": write(folder / "train.jsonl", task, range(16)),
         "evaluation": write(folder / "evaluation.jsonl", task, range(16, 22)),
         "test": write(folder / "test.jsonl", task, range(22, 28)),
-        "max_length": 48,
+        "max_length": length,
         "method": "lora",
         "device": "cpu",
         "output": folder / "out",
@@ -74,7 +76,7 @@ def go_through(task: Task, architecture: str, model: Path, folder: Path) -> None
     }
     if task.generates(task.heads[architecture]):
         order["max_target_length"] = 8
-    answer = peftselect.recommend(task.name, str(model), train=order["train"], max_length=48)
+    answer = peftselect.recommend(task.name, str(model), train=order["train"], max_length=length)
     assert answer.recommended is not None
     assert answer.problem.shape.head.kind == task.heads[architecture]
     plan = peftselect.plan_run(task.name, str(model), **order)
@@ -96,4 +98,5 @@ def go_through(task: Task, architecture: str, model: Path, folder: Path) -> None
 def test_a_task_goes_from_data_to_predictions(
     task: Task, architecture: str, tiny_models: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    go_through(task, architecture, tiny_models(TINY[architecture]), tmp_path)
+    kinds = HEARING if task.modality == "speech" else TINY
+    go_through(task, architecture, tiny_models(kinds[architecture]), tmp_path)

@@ -50,7 +50,7 @@ def test_distances_from_the_median_in_points() -> None:
 
 def test_errors_count_downwards_and_percentages_as_they_are() -> None:
     rates = {"lora": 5.0, "ia3": 7.0, "bitfit": 6.0, "full_finetuning": 8.0}
-    problem = {"task": "asr", "scale": "percent"}
+    problem = {"task": "speech_recognition", "scale": "percent"}
     records = [
         RunRecord("ours", "ok", problem, {"method": name}, "wer", {"wer": Score(rate, None, False)})
         for name, rate in rates.items()

@@ -121,6 +121,50 @@ CONFIGS: dict[str, tuple[str, dict[str, object], str]] = {
         },
         "LlamaForCausalLM",
     ),
+    "wav2vec2": (
+        "Wav2Vec2Config",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            "conv_dim": [16, 32, 32],
+            "conv_kernel": [10, 4, 4],
+            "conv_stride": [8, 4, 4],
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 4,
+            "classifier_proj_size": 16,
+            "layerdrop": 0.0,
+            "hidden_dropout": 0.0,
+            "attention_dropout": 0.0,
+            "activation_dropout": 0.0,
+            "feat_proj_dropout": 0.0,
+            "final_dropout": 0.0,
+            "mask_time_prob": 0.0,
+        },
+        "Wav2Vec2Model",
+    ),
+    "whisper": (
+        "WhisperConfig",
+        {
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 64,
+            "decoder_ffn_dim": 64,
+            "num_mel_bins": 20,
+            "max_source_positions": 100,
+            "max_target_positions": 64,
+            "classifier_proj_size": 16,
+            "decoder_start_token_id": 3,
+            "bos_token_id": 3,
+            "suppress_tokens": [],
+            "begin_suppress_tokens": [],
+        },
+        "WhisperForConditionalGeneration",
+    ),
 }
 
 
@@ -164,5 +208,11 @@ def build(kind: str, folder: Path) -> Path:
     torch.manual_seed(0)
     made = getattr(transformers, CONFIGS[kind][2])(config(kind))
     made.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    if kind == "whisper":
+        # two seconds at a mel frame each 10 ms, which the two convolutions halve
+        transformers.WhisperFeatureExtractor(feature_size=20, chunk_length=2).save_pretrained(folder)
+    if kind == "wav2vec2":
+        transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
+    else:
+        tokenizer().save_pretrained(folder)
     return folder

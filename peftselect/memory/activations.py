@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from peftselect.memory.attention import attention_bytes, habits, shared_bytes
 from peftselect.memory.regime import HALF, QUANTIZED
+from peftselect.method import LANGUAGE_MODEL_HEADS
 
 if TYPE_CHECKING:
     from peftselect.memory.regime import Regime
@@ -40,7 +41,7 @@ class Work:
     @classmethod
     def of(cls, shape: ModelShape, traits: MemoryTraits, batch: int, length: int, target: int) -> Work:
         """The work of a micro-batch of ``batch`` rows of ``length`` (and ``target``) tokens under a method."""
-        longer = length + traits.virtual_tokens + traits.block_tokens
+        longer = shape.positions(length) + traits.virtual_tokens + traits.block_tokens
         if shape.architecture == "encoder-decoder":
             # sequence classification feeds the input to both stacks
             return cls(
@@ -161,12 +162,12 @@ def head_bytes(shape: ModelShape, work: Work, regime: Regime, *, keeps_outputs: 
 
     Decoders turn their logits to float32 for the loss, encoder-decoders only under autocast.
     """
-    width = 2 if regime is HALF and shape.head.kind == "seq2seq_lm" else 4
-    if shape.head.kind in ("causal_lm", "seq2seq_lm"):
+    width = 2 if regime is HALF and shape.head.kind in ("seq2seq_lm", "speech_seq2seq") else 4
+    if shape.head.kind in LANGUAGE_MODEL_HEADS:
         own = regime.attention if keeps_outputs else 0
         return work.tokens("decoder") * shape.head.width * (_LOSS_TENSORS * width + own)
     stack: Stack = "encoder" if shape.architecture == "encoder" else "decoder"
-    spread = shape.head.kind in ("token_classification", "question_answering")
+    spread = shape.head.kind in ("token_classification", "question_answering", "ctc")
     return (work.tokens(stack) if spread else work.batch) * shape.head.width * _LOSS_TENSORS * width
 
 
@@ -187,7 +188,8 @@ def kept_bytes(
 ) -> int:
     """Bytes that autograd keeps of a whole forward pass, the head's logits apart."""
     if traits.backward_reaches == "top":
-        return _passing_bytes(shape, work, regime)
+        own = sum(work.tokens(stack) * of_method for stack, _, of_method in _stacks(shape, traits, regime))
+        return _passing_bytes(shape, work, regime) + round(own)
     total = largest = 0.0
     for stack, layers, of_method in _stacks(shape, traits, regime):
         block = block_bytes(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from peftselect.memory import states
+from peftselect.memory import audio, states
 from peftselect.memory.activations import Work, backward_bytes, head_bytes, kept_bytes
 from peftselect.memory.regime import HALF, HALF_AUTOCAST, regime_of
 
@@ -120,7 +120,10 @@ def estimate_memory(
     passing = max(backward_bytes(shape, work, regime), states.dequantised_bytes(shape, recipe))
     waiting = held["gradients"] if recipe.gradient_accumulation_steps > 1 else 0
     step = states.step_bytes(trainable, width, recipe.optimizer)
+    if traits.trains_base_weights:
+        kept += audio.kept_bytes(shape, work.batch, recipe.max_length, regime)
     moments = {
+        "front": {"activations": audio.passing_bytes(shape, work.batch, recipe.max_length, regime)},
         "loss": {"activations": kept, "logits_and_loss": logits, "gradients": waiting},
         "backward": {"activations": kept + passing, "gradients": waiting},
         "end": {"activations": passing, "gradients": held["gradients"]},

@@ -39,11 +39,11 @@ def largest_batch(setting: Setting, trace: TraceMode = "never") -> Largest:
 def longest_input(setting: Setting, trace: TraceMode = "never") -> Largest:
     """The longest input, to :data:`LENGTH_STEP` tokens, with the verdict "fits"; InputError without a budget."""
     _needs_budget(setting)
-    room = setting.shape.max_positions
+    room = setting.shape.longest_input
     return _search(
         "max_length",
         lambda tokens: price(setting.changed(max_length=tokens), trace),
-        LENGTH_STEP,
+        1 if setting.shape.audio else LENGTH_STEP,
         min(room or MOST_TOKENS, MOST_TOKENS),
     )
 

@@ -138,13 +138,15 @@ def _lengths(
     shape: ModelShape, task: Task | None, max_length: int | None, max_target_length: int | None
 ) -> tuple[int, int]:
     """Tokens of the longest input and output, the second 0 for heads that write no text."""
-    room = shape.max_positions
+    room = shape.longest_input
     usual = task.default_max_length if task else DEFAULT_LENGTH
     length = _within("max length", usual if max_length is None else max_length, MOST_TOKENS)
     if max_length is not None and room is not None and length > room:
-        raise InputError(f"a length of {length} is more than {shape.model_type} can read", f"positions end at {room}")
+        end = f"it hears {room} s" if shape.audio else f"positions end at {room}"
+        raise InputError(f"a length of {length} is more than {shape.model_type} can read", end)
     length = min(length, room) if room is not None else length
-    writes = shape.head.kind == "seq2seq_lm" or (task is not None and task.generates(shape.head.kind))
+    head = shape.head.kind
+    writes = head in ("seq2seq_lm", "speech_seq2seq") or (task is not None and task.generates(head))
     if not writes and max_target_length is None:
         return length, 0
     default = task.default_max_target_length if task else DEFAULT_TARGET_LENGTH

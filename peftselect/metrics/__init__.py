@@ -54,6 +54,13 @@ METRICS: dict[str, MetricInfo] = {
     "seqeval_precision": MetricInfo("labels", "Seqeval", "entity precision (seqeval)"),
     "seqeval_recall": MetricInfo("labels", "Seqeval", "entity recall (seqeval)"),
     "seqeval_accuracy": MetricInfo("labels", "Seqeval", "tag accuracy"),
+    "unweighted_average_recall": MetricInfo("speech", "Spoken", "unweighted average recall"),
+    "weighted_f1": MetricInfo("speech", "Spoken", "F1, weighted by class"),
+    "wer": MetricInfo("speech", "ErrorRates", "word error rate", higher_is_better=False),
+    "cer": MetricInfo("speech", "ErrorRates", "character error rate", higher_is_better=False),
+    "per": MetricInfo("speech", "ErrorRates", "phoneme error rate", higher_is_better=False),
+    "slot_f1": MetricInfo("speech", "Slots", "F1 of slots, type and value"),
+    "slot_value_cer": MetricInfo("speech", "Slots", "character error rate of slot values", higher_is_better=False),
 }
 
 

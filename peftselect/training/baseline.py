@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from peftselect import modeling
 from peftselect.errors import UnsupportedError
 from peftselect.training.evaluation import Evaluated
-from peftselect.training.session import score_as_is, score_base
+from peftselect.training.session import pad_alike, score_as_is, score_base
 from peftselect.training.splits import draw
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def run_baseline(session: Session) -> Any:
         plan.problem, candidate, plan.splits.labels, 1, plan.seed, str(session.here.device),
         on_loaded=lambda base, tokenizer: score_base(session, base, tokenizer),
     )  # fmt: skip
-    session.context.tokenizer.padding_side = tokenizer.padding_side
+    pad_alike(session.context, tokenizer)
     assert session.baseline is not None  # scored as the model was loaded
     session.tuned = session.baseline
     if wanted := candidate.method.examples(candidate.values):

@@ -30,7 +30,7 @@ from peftselect.training import (
 from peftselect.training.degrade import ran_out
 from peftselect.training.evaluation import Evaluation
 from peftselect.training.progress import quiet
-from peftselect.training.session import Session, make_runner, score_base
+from peftselect.training.session import Session, make_runner, pad_alike, score_base
 from peftselect.training.splits import draw
 
 if TYPE_CHECKING:
@@ -92,8 +92,11 @@ def _prepare(plan: RunPlan, here: machine.Machine, work: Path, observer: Observe
     observer.stage("reading the data into tokens")
     problem, candidate, task = plan.problem, here.candidate, plan.problem.task
     peak = measurement.PeakMemory(here.cuda)
+    tokenizer, extractor = modeling.load_processors(problem.model, problem.shape)
     context = TaskContext(
-        tokenizer=modeling.load_tokenizer(problem.model),
+        tokenizer=tokenizer,
+        feature_extractor=extractor,
+        audio=problem.shape.audio,
         architecture=problem.shape.architecture,
         head=problem.shape.head.kind,
         max_length=here.max_length,
@@ -126,7 +129,7 @@ def _train(session: Session, stopper: Stopper) -> Any:
         str(here.device),
         on_loaded=lambda base, tokenizer: _on_base(session, base, tokenizer),
     )
-    session.context.tokenizer.padding_side = tokenizer.padding_side
+    pad_alike(session.context, tokenizer)
     _count(session, model)
     if candidate.recipe.packing:
         packing.check(model, f"{plan.problem.model.name} with {candidate.method.title}")
@@ -185,11 +188,11 @@ def _time(session: Session, runner: Any, seconds: float, best: callbacks.KeepBes
         "train_seconds": round(seconds, 3),
         "evaluation_seconds": round(runner.evaluation_seconds, 3),
         "steps": int(runner.state.global_step),
-        "tokens": tokens,
-        "tokens_per_second": round(tokens / seconds, 1),
         "steps_per_second": round(runner.state.global_step / seconds, 3),
         "train_flops": float(runner.state.total_flos),
     }
+    if tokens:
+        session.measured |= {"tokens": tokens, "tokens_per_second": round(tokens / seconds, 1)}
     if session.plan.trail:
         session.measured["trail"] = list(session.plan.trail)
     if best.best_step is not None:
@@ -204,7 +207,7 @@ def _finish(session: Session, model: Any, draft: Path) -> RunResult:
     session.observer.stage(f"writing {plan.output}")
     assert session.baseline is not None and session.tuned is not None  # both were scored above
     if plan.leaves != "nothing":
-        saving.save_model(model, session.context.tokenizer, draft)
+        saving.save_model(model, session.context.processors, draft)
     base = stages.keep_base(session, draft)
     session.measured |= measurement.afterwards(session.baseline, session.tuned, draft, session.measured)
     if session.stage_reports:

@@ -43,10 +43,16 @@ class Session:
     history: dict[str, Any] = field(default_factory=dict)
 
 
+def pad_alike(context: TaskContext, tokenizer: Any) -> None:
+    """The side on which the model wants its padding; a model without text has none."""
+    if tokenizer is not None:
+        context.tokenizer.padding_side = tokenizer.padding_side
+
+
 def score_base(session: Session, model: Any, tokenizer: Any) -> None:
     """The base model's score on the test rows, as it is before any method is applied."""
     plan = session.plan
-    session.context.tokenizer.padding_side = tokenizer.padding_side
+    pad_alike(session.context, tokenizer)
 
     def score() -> Evaluated:
         session.observer.stage(f"scoring the base model on {len(plan.splits.test):,} rows")
@@ -78,7 +84,7 @@ def make_runner(session: Session, model: Any, mixed: str | None, hung_on: list[A
         arguments,
         collator,
         context.head,
-        tokenizer=context.tokenizer,
+        tokenizer=context.tokenizer or context.feature_extractor,
         train=session.train if training else None,
         monitor=session.monitor if training else None,
         objective=(session.objective if training else None) or plan.problem.task.objective(context),

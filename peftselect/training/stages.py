@@ -46,7 +46,8 @@ def change_base(session: Session, model: Any) -> None:
     if stages:
         model.name_or_path = str((session.plan.output / BASE_FOLDER).absolute())
         model.save_pretrained(session.work / BASE_FOLDER)
-        session.context.tokenizer.save_pretrained(session.work / BASE_FOLDER)
+        for processor in session.context.processors:
+            processor.save_pretrained(session.work / BASE_FOLDER)
 
 
 def training_rows(session: Session, rows: Sequence[Row]) -> Sequence[Row]:

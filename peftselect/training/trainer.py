@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
+from peftselect.method import SPEECH_HEADS
 from peftselect.training.callbacks import SCORE
 from peftselect.training.checkpoints import Resumable
 from peftselect.training.evaluation import keep_logits
@@ -139,7 +140,8 @@ def training_arguments(
         save_strategy="no",
         logging_steps=max(steps // MOST_LOGS, 1),
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
-        include_num_input_tokens_seen="non_padding",
+        include_num_input_tokens_seen="no" if head in SPEECH_HEADS else "non_padding",
+        remove_unused_columns=head not in SPEECH_HEADS,  # the collator reads the files that rows name
         predict_with_generate=generates,
         label_names=["start_positions", "end_positions"] if head == "question_answering" else ["labels"],
         seed=seed,

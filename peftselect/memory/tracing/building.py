@@ -12,7 +12,7 @@ from peftselect.memory.trace import NotTracedError, TraceRequest
 from peftselect.memory.tracing.quantized import quantize
 from peftselect.memory.tracing.step import Batch
 from peftselect.method import ApplyContext, Method
-from peftselect.modeling import AUTO_CLASSES, DTYPES, train_in_float32
+from peftselect.modeling import AUTO_CLASSES, DTYPES, rest_front, train_in_float32
 from peftselect.plugin_manager import host
 from peftselect.shape import ModelShape
 from peftselect.shapes import read_shape
@@ -55,6 +55,10 @@ def load_model(request: TraceRequest, shape: ModelShape, device: str) -> Any:
         config.decoder_start_token_id = 0
     if config.pad_token_id is None:
         config.pad_token_id = 0
+    if shape.audio is not None:
+        _without_chance(config)
+        if shape.head.kind == "ctc":
+            config.vocab_size = max(request.num_labels, 1)
     master = method is not None and not method.saves_adapter and recipe.precision != "pure_bf16"
     dtype = torch.float32 if master else DTYPES[recipe.precision]
     loader = getattr(transformers, AUTO_CLASSES[shape.head.kind])
@@ -68,6 +72,14 @@ def load_model(request: TraceRequest, shape: ModelShape, device: str) -> Any:
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
+
+
+def _without_chance(config: Any) -> None:
+    """Take out what chance decides in a step of a speech model: layers left out, positions masked."""
+    for name in ("layerdrop", "encoder_layerdrop", "decoder_layerdrop"):
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    config.apply_spec_augment = False
 
 
 def _untie(model: Any) -> None:
@@ -87,6 +99,7 @@ def apply_method(model: Any, request: TraceRequest, shape: ModelShape) -> Any:
         request.values,
         ApplyContext(shape, "trace", TOTAL_STEPS, quantized=request.recipe.quantization is not None),
     )
+    rest_front(model)
     if request.recipe.precision != "pure_bf16":
         train_in_float32(model)
     return model
@@ -118,6 +131,8 @@ def make_batch(shape: ModelShape, rows: int, length: int, target: int, before: i
         return torch.zeros(size, dtype=torch.long, device=device)
 
     head = shape.head.kind
+    if shape.audio is not None:
+        return _sounds(shape, rows, length, target, device)
     if head == "causal_lm":
         length += target
     choices = (shape.head.num_labels or 2,) if head == "multiple_choice" else ()
@@ -134,6 +149,20 @@ def make_batch(shape: ModelShape, rows: int, length: int, target: int, before: i
     if head == "token_classification":
         return {**batch, "labels": ids(rows, before + length)}
     return {**batch, "labels": ids(rows, target if head == "seq2seq_lm" else length)}
+
+
+def _sounds(shape: ModelShape, rows: int, seconds: float, target: int, device: str) -> Batch:
+    """Sound of so many seconds, with labels but for CTC, whose loss reads the values of lengths."""
+    audio = shape.audio
+    assert audio is not None
+    if audio.features > 1:
+        batch = {"input_features": torch.zeros(rows, audio.features, audio.frames(seconds), device=device)}
+    else:
+        batch = {"input_values": torch.zeros(rows, audio.frames(seconds), device=device)}
+    if shape.head.kind == "ctc":
+        return batch
+    size = (rows, target) if shape.head.kind == "speech_seq2seq" else (rows,)
+    return {**batch, "labels": torch.zeros(size, dtype=torch.long, device=device)}
 
 
 def _with_peft(model: Any, request: TraceRequest) -> Any:

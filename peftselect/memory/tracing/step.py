@@ -141,8 +141,7 @@ def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int, turn:
         output = model(**batch)
     if made.autocast_dtype is not None:
         output = convert_to_fp32(output)  # accelerate hands outputs on in float32
-    # vectors have no loss of their own; the task's, of a few numbers a row, weighs nothing beside the body
-    loss = output["loss"] if "loss" in output else output["last_hidden_state"].float().mean()
+    loss = output["loss"] if "loss" in output else _stand_in_loss(output)
     held = (output, loss) if made.loop.keeps_outputs else None
     del output
     log.mark(f"backward {index}")
@@ -156,6 +155,17 @@ def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int, turn:
     optimizer.step()
     log.mark(f"end {index}")
     return held
+
+
+def _stand_in_loss(output: Any) -> torch.Tensor:
+    """Where the batch has no labels: CTC's log-softmax in float32, or something small on vectors.
+
+    The rest of these losses is a few numbers a row or a label, which weigh nothing beside the body.
+    """
+    if "logits" in output:
+        return torch.nn.functional.log_softmax(output["logits"], dim=-1, dtype=torch.float32).mean()
+    mean: torch.Tensor = output["last_hidden_state"].float().mean()
+    return mean
 
 
 def _note_weights(log: AllocationLog, base: Any, at_once: bool) -> None:
