@@ -94,6 +94,7 @@ class HeadShape:
 class AudioInput:
     """How sound becomes positions: (channels, kernel, stride, padding) of each convolution before the blocks.
 
+    ``normed``: how many of them, from the first on, have a norm. ``masked``: whether padding is masked.
     ``hop`` is the samples between the frames that the first convolution reads (1: the wave itself), ``features`` the
     numbers in each (mel bins). ``fixed_seconds``: every input is padded or cut to so much (Whisper); None: as it is.
     """
@@ -103,6 +104,8 @@ class AudioInput:
     features: int = 1
     fixed_seconds: float | None = None
     sampling_rate: int = 16_000
+    normed: int = 0
+    masked: bool = False
 
     def frames(self, seconds: float) -> int:
         """What the first convolution reads of an input of ``seconds``."""

@@ -47,7 +47,7 @@ def _chat(number: int) -> dict[str, Any]:
 
 
 #: pitches in Hz that stand for words
-PITCHES = {"low": 220.0, "middle": 440.0, "high": 880.0}
+PITCHES = {"red": 220.0, "blue": 440.0, "dog": 880.0}
 
 
 @cache

@@ -20,6 +20,7 @@ from peftselect.shapes import read_shape
 SHAPES = (
     ("llama-3.2-1b", "causal_lm", {"num_hidden_layers": 4}, 0.10),
     ("bert-base-uncased", "sequence_classification", {"num_hidden_layers": 4}, 0.15),
+    ("wav2vec2-base", "audio_classification", {"num_hidden_layers": 4}, 0.15),
     ("flan-t5-base", "seq2seq_lm", {"num_layers": 4, "num_decoder_layers": 4}, 0.12),
 )
 #: the closed form counts a block's passing tensors although nothing of the body is run backwards
@@ -37,6 +38,8 @@ def error(name: str, model: str, head: str, layers: Mapping[str, int]) -> float 
     if method.unsupported(shape, values):
         return None
     recipe = replace(RECIPE, quantization="nf4" if method.quantized_base == "required" else None)
+    if shape.audio:
+        recipe = replace(recipe, max_length=10)
     if head == "seq2seq_lm":
         recipe = replace(recipe, max_target_length=64)
     traced = trace_memory(TraceRequest(config, head, 2, False, name, values, recipe)).breakdown

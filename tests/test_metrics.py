@@ -76,10 +76,34 @@ def test_seqeval_counts_whole_entities() -> None:
     assert scores == {"seqeval_f1": 0.5, "seqeval_precision": 0.5, "seqeval_recall": 0.5, "seqeval_accuracy": 0.75}
 
 
+def test_transcripts_are_scored_by_their_errors() -> None:
+    # 5 words, of which one is wrong and one is missing; 17 letters and blanks, of which 1 + 4 are
+    said, true = ["the cat sit", "a"], ["the cat sat", "a dog"]
+    scores = compute(["wer", "cer", "per"], said, true)
+    assert scores["wer"] == scores["per"] == pytest.approx(2 / 5)
+    assert scores["cer"] == pytest.approx(5 / 16)
+
+
+def test_recall_that_weighs_classes_alike_and_f1_that_weighs_rows() -> None:
+    # recalls 1, 1/3; F1: joy 2*1*1/3... precision of joy 1/3, recall 1: 1/2; anger precision 1, recall 1/3: 1/2
+    scores = compute(["unweighted_average_recall", "weighted_f1"], ["joy", "anger", "joy", "joy"],
+                     ["joy", "anger", "anger", "anger"])  # fmt: skip
+    assert scores["unweighted_average_recall"] == pytest.approx((1 + 1 / 3) / 2)
+    assert scores["weighted_f1"] == pytest.approx((1 * 0.5 + 3 * 0.5) / 4)
+
+
+def test_slots_count_with_their_values() -> None:
+    said, true = [["city=rom", "day=monday"]], [["city=rome", "day=monday"]]
+    scores = compute(["slot_f1", "slot_value_cer"], said, true)
+    assert scores["slot_f1"] == pytest.approx(0.5)
+    assert scores["slot_value_cer"] == pytest.approx(1 / 10)
+
+
 def test_every_metric_computes() -> None:
     inputs = {"text": (["a"], [["a"]]), "Classification": (["a"], ["a"]), "Correlation": ([1.0], [1.0]),
               "Seqeval": ([["O"]], [["O"]]), "MultiLabel": ([["O"]], [["O"]]),
-                  "Retrieval": ([["O"]], [["O"]])}  # fmt: skip
+                  "Retrieval": ([["O"]], [["O"]]), "Spoken": (["a"], ["a"]), "ErrorRates": (["a"], ["a"]),
+                  "Slots": ([["city=rome"]], [["city=rome"]])}  # fmt: skip
     assert len(METRICS) > 15
     for name, info in METRICS.items():
         said, true = inputs["text" if info.module in ("text", "generated") else info.cls]

@@ -21,10 +21,11 @@ from peftselect.shapes import read_shape
 from peftselect.vocabulary import task_family
 from tests.conftest import data_set
 from tests.samples import SAMPLES
-from tests.tiny import config, tokenizer
+from tests.tiny import config, feature_extractor, tokenizer
 
 TASKS = sorted(host().tasks().values(), key=lambda task: task.name)
 TINY = {"encoder": "bert", "decoder": "llama", "encoder-decoder": "t5"}
+HEARING = {"encoder": "wav2vec2", "encoder-decoder": "whisper"}
 QUESTIONS = [(task, architecture) for task in TASKS if not task.elsewhere for architecture in sorted(task.heads)]
 IDS = [f"{task.name}-{architecture}" for task, architecture in QUESTIONS]
 
@@ -42,7 +43,11 @@ def rows_of(task: Task) -> list[dict[str, Any]]:
 
 
 def context_of(task: Task, architecture: str, rows: list[dict[str, Any]], prepended: int = 0) -> TaskContext:
-    return TaskContext(tokenizer(), architecture, task.heads[architecture], 48, 16, task.label_names(rows), prepended)
+    hears = task.modality == "speech"
+    return TaskContext(
+        tokenizer(), architecture, task.heads[architecture], 2 if hears else 48, 16, task.label_names(rows), prepended,
+        feature_extractor=feature_extractor(HEARING[architecture]) if hears else None,
+    )  # fmt: skip
 
 
 def model_of(task: Task, architecture: str, labels: int) -> Any:
@@ -51,7 +56,9 @@ def model_of(task: Task, architecture: str, labels: int) -> Any:
     from peftselect.modeling import AUTO_CLASSES
 
     head = task.heads[architecture]
-    made = config(TINY[architecture])
+    made = config((HEARING if task.modality == "speech" else TINY)[architecture])
+    if head == "ctc":
+        made.vocab_size = labels
     made.problem_type = task.problem_type
     made.num_labels = 2 if head == "question_answering" else max(labels, 1)
     return getattr(transformers, AUTO_CLASSES[head]).from_config(made)
@@ -85,7 +92,7 @@ def test_rows_become_batches_that_a_model_takes(task: Task, architecture: str) -
     context = context_of(task, architecture, rows)
     encoded = task.encode_train(rows, context)
     model = model_of(task, architecture, len(context.labels))
-    keys = {"input_ids", "attention_mask", "token_type_ids", "labels", "start_positions", "end_positions"}
+    keys = {"audio", "input_ids", "attention_mask", "token_type_ids", "labels", "start_positions", "end_positions"}
     batch = task.collator(context, model)(
         [{k: v for k, v in row.items() if k in keys or k.endswith("_ids")} for row in encoded]
     )
@@ -96,14 +103,16 @@ def test_rows_become_batches_that_a_model_takes(task: Task, architecture: str) -
 
 
 @pytest.mark.parametrize(("task", "architecture"), QUESTIONS, ids=IDS)
-def test_a_perfect_prediction_scores_one(task: Task, architecture: str) -> None:
+def test_a_perfect_prediction_scores_best(task: Task, architecture: str) -> None:
+    if task.name == "slot_filling" and architecture == "encoder-decoder":
+        pytest.skip("a tokenizer of words cannot spell the marks of slots; tests/test_speech.py reads them")
     rows = rows_of(task)
     context = context_of(task, architecture, rows, prepended=3 if task.name in ("ner", "qa") else 0)
     encoded = task.encode_eval(rows, context)
     decoded = task.decode(perfect(task, context, rows, encoded), rows, encoded, context)
     scores = task.score(decoded, rows)
     assert set(scores) == set(task.metrics)
-    assert scores[task.metric] == pytest.approx(1.0)
+    assert scores[task.metric] == pytest.approx(1.0 if task.higher_is_better else 0.0)
 
 
 def perfect(task: Task, context: TaskContext, rows: list[dict[str, Any]], encoded: Any) -> Any:
@@ -133,6 +142,10 @@ def perfect(task: Task, context: TaskContext, rows: list[dict[str, Any]], encode
                 made[at, n + place, max(label, 0)] = 1.0
         return made
     assert labels is not None
+    if context.head == "ctc":  # each label for a position, a blank between two
+        spread = [[at for label in ids for at in (label, 0)] for ids in labels]
+        longest = max(map(len, spread))
+        return np.eye(len(context.labels))[[ids + [0] * (longest - len(ids)) for ids in spread]]
     if task.family == "similarity":
         return np.array(labels, dtype=float).reshape(-1, 1)
     if task.problem_type == "multi_label_classification":

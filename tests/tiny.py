@@ -168,6 +168,15 @@ CONFIGS: dict[str, tuple[str, dict[str, object], str]] = {
 }
 
 
+def feature_extractor(kind: str):
+    """What makes a tiny model's input of samples; None for models that read text."""
+    import transformers
+
+    if kind == "whisper":  # two seconds at a mel frame each 10 ms, which the two convolutions halve
+        return transformers.WhisperFeatureExtractor(feature_size=20, chunk_length=2)
+    return transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False) if kind == "wav2vec2" else None
+
+
 def tokenizer():
     """A word-level tokenizer of the vocabulary above, as a transformers fast tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -208,11 +217,9 @@ def build(kind: str, folder: Path) -> Path:
     torch.manual_seed(0)
     made = getattr(transformers, CONFIGS[kind][2])(config(kind))
     made.save_pretrained(folder)
-    if kind == "whisper":
-        # two seconds at a mel frame each 10 ms, which the two convolutions halve
-        transformers.WhisperFeatureExtractor(feature_size=20, chunk_length=2).save_pretrained(folder)
-    if kind == "wav2vec2":
-        transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
-    else:
+    extractor = feature_extractor(kind)
+    if extractor is not None:
+        extractor.save_pretrained(folder)
+    if kind != "wav2vec2":
         tokenizer().save_pretrained(folder)
     return folder

@@ -41,12 +41,11 @@ class Work:
     @classmethod
     def of(cls, shape: ModelShape, traits: MemoryTraits, batch: int, length: int, target: int) -> Work:
         """The work of a micro-batch of ``batch`` rows of ``length`` (and ``target``) tokens under a method."""
+        padded = shape.audio is None or shape.audio.masked
         longer = shape.positions(length) + traits.virtual_tokens + traits.block_tokens
         if shape.architecture == "encoder-decoder":
             # sequence classification feeds the input to both stacks
-            return cls(
-                batch, longer, target or length, traits.prefix_positions, prefix_everywhere=traits.prefix_everywhere
-            )
+            return cls(batch, longer, target or length, traits.prefix_positions, padded, traits.prefix_everywhere)
         if shape.head.kind == "multiple_choice":
             batch *= max(shape.head.num_labels, 2)  # every choice of a question is a row
         if shape.head.kind == "feature_extraction":
@@ -54,7 +53,7 @@ class Work:
         encoder = shape.architecture == "encoder"
         if shape.head.kind == "causal_lm":
             longer += target  # prompt and answer are one sequence
-        return cls(batch, longer if encoder else 0, 0 if encoder else longer, traits.prefix_positions)
+        return cls(batch, longer if encoder else 0, 0 if encoder else longer, traits.prefix_positions, padded)
 
     def length(self, stack: Stack) -> int:
         """Positions in a stack."""

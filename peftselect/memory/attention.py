@@ -108,7 +108,8 @@ def _gated(shape: ModelShape, regime: Regime, batch: int, length: int, *, traine
     width, pairs = shape.hidden_size, batch * shape.num_heads * length * length
     dropped = bool(dict(shape.config).get("attention_dropout"))
     a_position = 3 * width + 4 * shape.num_heads + ((4 * width + shape.num_heads) if trained else 0)
-    return regime.attention * (batch * length * a_position + pairs * (1 + dropped)) + pairs * dropped
+    scores = 4 if regime.autocast else regime.attention  # autocast takes the softmax in float32
+    return regime.attention * batch * length * a_position + pairs * (scores * (1 + dropped) + dropped)
 
 
 def shared_bytes(shape: ModelShape, regime: Regime, batch: int, length: int) -> int:

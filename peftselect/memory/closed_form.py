@@ -117,7 +117,9 @@ def estimate_memory(
         shape, traits, work, regime, checkpointing=recipe.gradient_checkpointing, keeps_outputs=keeps_outputs
     ) + states.autocast_bytes(shape, traits, recipe, trainable)
     logits = head_bytes(shape, work, regime, keeps_outputs=keeps_outputs)
-    passing = max(backward_bytes(shape, work, regime), states.dequantised_bytes(shape, recipe))
+    # where nothing of the body is run backwards, what passes through a block is counted as kept already
+    block = 0 if traits.backward_reaches == "top" else backward_bytes(shape, work, regime)
+    passing = max(block, states.dequantised_bytes(shape, recipe))
     waiting = held["gradients"] if recipe.gradient_accumulation_steps > 1 else 0
     step = states.step_bytes(trainable, width, recipe.optimizer)
     if traits.trains_base_weights:

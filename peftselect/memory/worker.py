@@ -22,6 +22,10 @@ TIME_LIMIT_SECONDS = 300.0
 MODULE = "peftselect.memory.tracing.serve"
 
 
+class _ProcessDiedError(NotTracedError):
+    """The tracing process ended without an answer."""
+
+
 class TraceWorker:
     """A process that traces. Requests and answers are lines of JSON on its standard input and output.
 
@@ -31,24 +35,39 @@ class TraceWorker:
     def __init__(self, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> None:
         self.time_limit_seconds = time_limit_seconds
         self._process: subprocess.Popen[str] | None = None
+        self._answered = False
         self._answers: queue.Queue[str] = queue.Queue()
 
     def ask(self, request: TraceRequest) -> TracedMemory:
-        """The traced step. NotTracedError when it cannot be had; InputError where the request itself is at fault."""
+        """The traced step. NotTracedError when it cannot be had; InputError where the request itself is at fault.
+
+        What killed a process that has answered before may not kill a fresh one, which is asked once more.
+        """
+        answered_before = self._answered
+        try:
+            found = self._ask(request)
+        except _ProcessDiedError:
+            if not answered_before:
+                raise
+            found = self._ask(request)
+        self._answered = True
+        return found
+
+    def _ask(self, request: TraceRequest) -> TracedMemory:
         process = self._warm()
         assert process.stdin is not None  # it was opened as a pipe
         try:
             process.stdin.write(json.dumps(request.to_json()) + "\n")
             process.stdin.flush()
         except OSError as error:
-            raise NotTracedError(self._buried()) from error
+            raise _ProcessDiedError(self._buried()) from error
         try:
             line = self._answers.get(timeout=self.time_limit_seconds)
         except queue.Empty:
             self.close()
             raise NotTracedError(f"it took more than {self.time_limit_seconds:g} s") from None
         if not line:
-            raise NotTracedError(self._buried())
+            raise _ProcessDiedError(self._buried())
         document = json.loads(line)
         if "hint" in document:
             raise InputError(document["error"], document["hint"])
@@ -78,6 +97,7 @@ class TraceWorker:
                 text=True,
                 encoding="utf-8",
             )
+            self._answered = False
             self._answers = queue.Queue()
             threading.Thread(target=_pump, args=(self._process, self._answers), daemon=True).start()
         return self._process

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from peftselect.problem import Problem
     from peftselect.serving.saved import Saved
+    from peftselect.shape import AudioInput
     from peftselect.task import Row, Task
 
 
@@ -59,6 +60,8 @@ class Loaded:
 
     def logits(self) -> Any:
         """The outputs on a few made-up sequences: what the weights say, whatever the task (PROBES, ..., classes)."""
+        if (audio := self.problem.shape.audio) is not None:
+            return self._heard(audio)
         embedded = self.model.get_input_embeddings()
         generator = torch.Generator().manual_seed(0)
         shape = (PROBES, 2, PROBE_TOKENS) if self.context.head == "multiple_choice" else (PROBES, PROBE_TOKENS)
@@ -70,6 +73,17 @@ class Loaded:
             outputs = self.model.eval()(**batch)
         name = next(name for name in ("logits", "start_logits", "last_hidden_state") if name in outputs)
         return outputs[name].float()
+
+    def _heard(self, audio: AudioInput) -> Any:
+        """The outputs on a few made-up sounds of a second."""
+        first = next(self.model.parameters())
+        size = (PROBES, audio.features, audio.frames(1)) if audio.features > 1 else (PROBES, audio.frames(1))
+        noise = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(first.device, self.model.dtype)
+        batch = {"input_features" if audio.features > 1 else "input_values": noise}
+        if self.context.head == "speech_seq2seq":
+            batch["decoder_input_ids"] = torch.ones(PROBES, PROBE_TOKENS, dtype=torch.long, device=first.device)
+        with torch.no_grad():
+            return self.model.eval()(**batch).logits.float()
 
     def _evaluated(self, rows: Sequence[Row], *, score: bool) -> Evaluated:
         with tempfile.TemporaryDirectory() as scratch, quiet():
@@ -93,7 +107,7 @@ class Loaded:
             arguments,
             collator,
             self.context.head,
-            tokenizer=self.context.tokenizer,
+            tokenizer=self.context.tokenizer or self.context.feature_extractor,
             objective=self.task.objective(self.context),
         )
 
@@ -116,11 +130,12 @@ def load(saved: Saved, *, device: str | None = None, bare: bool = False, name: s
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     problem, recipe = _problem(saved, where), _recipe(saved, where)
     with quiet():
-        tokenizer = modeling.load_tokenizer(problem.model)
+        tokenizer, extractor = modeling.load_processors(problem.model, problem.shape)
         model = modeling.load_model(problem.model, problem.shape, recipe, saved.labels, where)
         if problem.task.problem_type is not None:
             model.config.problem_type = problem.task.problem_type
-        modeling.fit_tokenizer(problem.model, model, tokenizer, problem.shape)
+        if tokenizer is not None:
+            modeling.fit_tokenizer(problem.model, model, tokenizer, problem.shape)
         if not saved.whole_model and not bare:
             model = loading.load(saved.folder, model, adapter_name=name)
     if problem.shape.architecture == "decoder" and saved.prepended_positions:
@@ -134,6 +149,8 @@ def load(saved: Saved, *, device: str | None = None, bare: bool = False, name: s
         labels=saved.labels,
         prepended_positions=saved.prepended_positions,
         template=saved.template,
+        feature_extractor=extractor,
+        audio=problem.shape.audio,
     )
     return Loaded(saved, problem, recipe, model.eval(), context)
 

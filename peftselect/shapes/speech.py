@@ -70,7 +70,11 @@ def _wave_encoder(config: Config) -> Body:
         other=conv + conv_biases + linear_parameters(channels[-1], hidden),
         other_biases=conv_biases + sum(normed) + projection_norm + hidden * (3 + 2 * layers),
         encoder_layers=layers, dropout=True,
-        audio=AudioInput(tuple((c, k, s, 0) for c, k, s in zip(channels, kernels, strides, strict=True))),
+        audio=AudioInput(
+            tuple((c, k, s, 0) for c, k, s in zip(channels, kernels, strides, strict=True)),
+            normed=len(normed),
+            masked=len(normed) > 1,  # models with a norm on the first convolution alone were trained without a mask
+        ),
         heads={**_heads(config, hidden, layers), "ctc": partial(_ctc, hidden)},
     )  # fmt: skip
 

@@ -29,6 +29,8 @@ from peftselect.modeling import DTYPES, autocast, count_parameters
 
 #: cuBLAS keeps a workspace from its first product on (8.125 MiB on current cards)
 WORKSPACE_BYTES = round(8.125 * 2**20)
+#: the shorter step of a model that hears
+SHORT_SECONDS = 1
 
 
 def answer(request: TraceRequest) -> TracedMemory:
@@ -51,7 +53,8 @@ def answer(request: TraceRequest) -> TracedMemory:
 
 def trace(request: TraceRequest) -> Trace:
     """Trace a short step and one at the recipe's longest length."""
-    recipe, shape, short = request.recipe, shape_of(request), request.loop.first_length
+    recipe, shape = request.recipe, shape_of(request)
+    short = SHORT_SECONDS if shape.audio else request.loop.first_length
     lengths = ((short, min(short, recipe.max_target_length or short)), (recipe.max_length, recipe.max_target_length))
 
     def batches(device: str) -> Sequence[Batch]:

@@ -159,6 +159,8 @@ def _sounds(shape: ModelShape, rows: int, seconds: float, target: int, device: s
         batch = {"input_features": torch.zeros(rows, audio.features, audio.frames(seconds), device=device)}
     else:
         batch = {"input_values": torch.zeros(rows, audio.frames(seconds), device=device)}
+        if audio.masked:
+            batch["attention_mask"] = torch.ones(rows, audio.frames(seconds), dtype=torch.long, device=device)
     if shape.head.kind == "ctc":
         return batch
     size = (rows, target) if shape.head.kind == "speech_seq2seq" else (rows,)

@@ -101,7 +101,7 @@ def trace_steps(
         gc.collect()
         model.train()
         held: Any = None
-        for index, (batch, turn) in enumerate(_turns(batches(device), made.loop)):
+        for index, (batch, turn) in enumerate(_turns(_as_wide(batches(device), model), made.loop)):
             if index and made.loop.empties_cache:
                 log.empty_cache()
             with tracker:
@@ -110,6 +110,14 @@ def trace_steps(
         del held
         breakdown = log.breakdown_at_peak()
     return Trace(log, log.peak_bytes, breakdown, trainable, total, saved)
+
+
+def _as_wide(batches: Sequence[Batch], model: Any) -> list[Batch]:
+    """Sound comes in the width of the model's weights, as the collators of speech tasks give it."""
+    return [
+        {name: item.to(model.dtype) if item.is_floating_point() else item for name, item in batch.items()}
+        for batch in batches
+    ]
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,9 @@ def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int, turn:
     held = (output, loss) if made.loop.keeps_outputs else None
     del output
     log.mark(f"backward {index}")
-    loss.backward()
+    # in this thread: one that autograd keeps for the device would still be taking its graph apart when the step is over
+    with torch.autograd.set_multithreading_enabled(False):
+        loss.backward()
     log.relabel((p.grad for p in model.parameters() if p.grad is not None), "gradients")
     if not turn.last:
         return held
@@ -163,7 +173,9 @@ def _stand_in_loss(output: Any) -> torch.Tensor:
     The rest of these losses is a few numbers a row or a label, which weigh nothing beside the body.
     """
     if "logits" in output:
-        return torch.nn.functional.log_softmax(output["logits"], dim=-1, dtype=torch.float32).mean()
+        likelihoods = torch.nn.functional.log_softmax(output["logits"].flatten(0, 1), dim=-1, dtype=torch.float32)
+        blanks = torch.zeros(len(likelihoods), dtype=torch.long, device=likelihoods.device)
+        return torch.nn.functional.nll_loss(likelihoods, blanks)
     mean: torch.Tensor = output["last_hidden_state"].float().mean()
     return mean
 
