@@ -46,11 +46,8 @@ def test_one_process_answers_many_and_another_takes_over_when_it_dies(tracer: Tr
     assert tracer.process_id == started
     assert started is not None
     os.kill(started, signal.SIGKILL)
-    with pytest.raises(NotTracedError, match=r"the tracing process died \(signal 9\)"):
-        for _ in range(2):  # the first request may still find a new process
-            tracer.ask(asked)
-            os.kill(tracer.process_id or 0, signal.SIGKILL)
     assert tracer.ask(asked).peak_allocated_bytes == first.peak_allocated_bytes
+    assert tracer.process_id not in (None, started)
 
 
 def test_a_trace_that_takes_too_long_is_given_up(asked: TraceRequest) -> None:

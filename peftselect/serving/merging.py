@@ -67,9 +67,8 @@ def merge(saved: Saved, output: str | Path) -> Merged:
         )
     with _whole_or_nothing(target):
         loaded.model.save_pretrained(target)
-        for processor in (loaded.context.tokenizer, loaded.context.feature_extractor):
-            if processor is not None:
-                processor.save_pretrained(target)
+        for processor in loaded.context.processors:
+            processor.save_pretrained(target)
     return Merged(target, largest, share)
 
 
