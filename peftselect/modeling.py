@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from peftselect.errors import InputError, UnsupportedError
 from peftselect.method import ApplyContext
+from peftselect.processors import FIX, first_line, fit_tokenizer, load_processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,44 +39,6 @@ DTYPES = {"bf16": torch.bfloat16, "pure_bf16": torch.bfloat16, "fp16": torch.flo
 _SIXTEEN_BITS = (torch.bfloat16, torch.float16)
 #: parts that a checkpoint may lack beside the head: masked language models are published without a pooler
 _MAY_BE_NEW = ("pooler",)
-_FIX = "give a folder with config.json, tokenizer and safetensors weights, or a hub id that can be fetched"
-
-
-def load_tokenizer(base_model: BaseModel) -> Any:
-    """The model's fast tokenizer, with a padding token (the end of text, where it has none of its own)."""
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            base_model.load_from, local_files_only=base_model.folder is not None, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"{base_model.reference}: no tokenizer could be loaded ({_line(error)})", _FIX) from error
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one where files are missing
-        raise InputError(f"{base_model.reference}: the tokenizer knows no words, its files are missing", _FIX)
-    if tokenizer.pad_token is None:
-        stand_in = tokenizer.eos_token or tokenizer.unk_token
-        if stand_in is None:
-            raise InputError(f"{base_model.reference}: the tokenizer has no padding, end or unknown token", _FIX)
-        tokenizer.pad_token = stand_in
-    return tokenizer
-
-
-def load_feature_extractor(base_model: BaseModel) -> Any:
-    """What turns samples into the input of a model that hears. InputError where its file is missing."""
-    try:
-        return transformers.AutoFeatureExtractor.from_pretrained(
-            base_model.load_from, local_files_only=base_model.folder is not None, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(
-            f"{base_model.reference}: no feature extractor could be loaded ({_line(error)})",
-            "a speech model's folder holds preprocessor_config.json beside its weights",
-        ) from error
-
-
-def load_processors(base_model: BaseModel, shape: ModelShape) -> tuple[Any, Any]:
-    """(tokenizer, feature extractor), None where the model has no use for one: it reads no text, or does not hear."""
-    hears, writes = shape.audio is not None, shape.head.kind not in ("audio_classification", "ctc")
-    return load_tokenizer(base_model) if writes else None, load_feature_extractor(base_model) if hears else None
 
 
 def load_model(
@@ -108,7 +71,7 @@ def load_model(
             **arguments,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{base_model.reference}: the model could not be loaded ({_line(error)})", _FIX) from error
+        raise InputError(f"{base_model.reference}: the model could not be loaded ({first_line(error)})", FIX) from error
     _check_complete(base_model, shape, report)
     if recipe.quantization:
         from peft import prepare_model_for_kbit_training
@@ -160,7 +123,7 @@ def build(
         model = method.apply(model, candidate.values, context)
     except (ValueError, NotImplementedError) as error:
         raise UnsupportedError(
-            f"{method.title} cannot be applied to {problem.model.name} ({_line(error)})", "choose another method"
+            f"{method.title} cannot be applied to {problem.model.name} ({first_line(error)})", "choose another method"
         ) from error
     rest_front(model)
     if not pure:
@@ -293,20 +256,6 @@ def _check_complete(base_model: BaseModel, shape: ModelShape, report: dict[str, 
         )
 
 
-def fit_tokenizer(base_model: BaseModel, model: Any, tokenizer: Any, shape: ModelShape) -> None:
-    """Refuse a tokenizer of another model; tell the model which token is padding."""
-    rows = shape.vocab_size if shape.audio else model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise InputError(
-            f"{base_model.reference}: the tokenizer has {len(tokenizer)} tokens, the model knows {rows}",
-            "the folder holds the tokenizer of another model",
-        )
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    if getattr(model, "generation_config", None) is not None and model.generation_config.pad_token_id is None:
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-
-
 def train_in_float32(model: Any) -> None:
     """Keep trained weights in float32: steps of a usual learning rate vanish in the rounding of 16 bits.
 
@@ -327,9 +276,3 @@ def _to_float32(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(
         item.float() if isinstance(item, torch.Tensor) and item.is_floating_point() else item for item in inputs
     )
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's text, cut to a readable length."""
-    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return text if len(text) <= 160 else text[:157] + "..."

@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"hookspecs", "families", "tuners"},
     {"plugin_manager"},
     {"shapes", "vocabulary", "hardware", "columns", "audio"},
-    {"base_models"},
+    {"base_models", "processors"},
     {"data", "example", "modeling"},
     {"data_checks", "facts", "loading", "metrics", "question"},
     {"tasks", "memory", "duration", "knowledge", "features", "results"},

@@ -14,9 +14,10 @@ import torch
 
 from peftselect.errors import InputError, UnsupportedError
 from peftselect.method import Candidate, Recipe, resolve_values
-from peftselect.modeling import autocast, build, count_parameters, load_tokenizer, merge
+from peftselect.modeling import autocast, build, count_parameters, merge
 from peftselect.plugin_manager import host
 from peftselect.problem import BaseModel, Problem
+from peftselect.processors import load_tokenizer
 from peftselect.shapes import read_shape
 
 Models = Callable[[str], Path]

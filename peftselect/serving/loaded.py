@@ -15,6 +15,7 @@ from peftselect.base_models import resolve_base_model
 from peftselect.method import Recipe
 from peftselect.plugin_manager import host
 from peftselect.problem import DataProfile, Hardware, Priorities
+from peftselect.processors import fit_tokenizer, load_processors
 from peftselect.question import make_problem
 from peftselect.serving.inputs import with_blanks
 from peftselect.task import TaskContext
@@ -130,12 +131,12 @@ def load(saved: Saved, *, device: str | None = None, bare: bool = False, name: s
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     problem, recipe = _problem(saved, where), _recipe(saved, where)
     with quiet():
-        tokenizer, extractor = modeling.load_processors(problem.model, problem.shape)
+        tokenizer, extractor = load_processors(problem.model, problem.shape)
         model = modeling.load_model(problem.model, problem.shape, recipe, saved.labels, where)
         if problem.task.problem_type is not None:
             model.config.problem_type = problem.task.problem_type
         if tokenizer is not None:
-            modeling.fit_tokenizer(problem.model, model, tokenizer, problem.shape)
+            fit_tokenizer(problem.model, model, tokenizer, problem.shape)
         if not saved.whole_model and not bare:
             model = loading.load(saved.folder, model, adapter_name=name)
     if problem.shape.architecture == "decoder" and saved.prepended_positions:

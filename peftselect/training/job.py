@@ -11,6 +11,7 @@ from peftselect import modeling
 from peftselect.errors import PeftSelectError
 from peftselect.method import ApplyContext
 from peftselect.problem import parse_duration
+from peftselect.processors import load_processors
 from peftselect.results import user_store
 from peftselect.task import TaskContext
 from peftselect.training import (
@@ -92,7 +93,7 @@ def _prepare(plan: RunPlan, here: machine.Machine, work: Path, observer: Observe
     observer.stage("reading the data into tokens")
     problem, candidate, task = plan.problem, here.candidate, plan.problem.task
     peak = measurement.PeakMemory(here.cuda)
-    tokenizer, extractor = modeling.load_processors(problem.model, problem.shape)
+    tokenizer, extractor = load_processors(problem.model, problem.shape)
     context = TaskContext(
         tokenizer=tokenizer,
         feature_extractor=extractor,
