@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from peftselect import vocabulary
+from peftselect.errors import DataError, InputError
 from peftselect.facts import data_regime
 from peftselect.record import RunRecord, Score
 
@@ -39,6 +40,10 @@ MEASUREMENTS = {
 }
 REGIMES = {"few_shot": "low", "full": "high"}
 Row = dict[str, str]
+COLUMNS = (
+    "table", "reference", "model", "model_params", "modality", "task_type", "dataset", "method_as_written", "method",
+    "data_regime", "trainable_params", "trainable_percent", "metric", "value", "std", "higher_is_better", "n_train",
+)  # fmt: skip
 
 
 def source(row: Row) -> str:
@@ -48,26 +53,28 @@ def source(row: Row) -> str:
     return f"thesis {where} {row['table']}" + (f" ({paper})" if paper else "")
 
 
-def scale(row: Row) -> str:
-    """Table 2.5, the error rates of 2.11 and chapter 4's ROUGE are fractions; everything else is a percentage."""
+def scale(row: Row, fractions: frozenset[tuple[str, str]] = frozenset()) -> str:
+    """Table 2.5, the error rates of 2.11 and chapter 4's ROUGE are fractions, and so are the (table, metric) pairs
+    named; everything else is a percentage."""
     fraction = row["table"] in ("2.5", "4.2") or (row["table"] == "2.11" and row["metric"] == "wer")
+    fraction = fraction or (row["table"], row["metric"]) in fractions
     return "fraction" if fraction else "percent"
 
 
-def convert(rows: list[Row]) -> dict[str, list[RunRecord]]:
+def convert(rows: list[Row], fractions: frozenset[tuple[str, str]] = frozenset()) -> dict[str, list[RunRecord]]:
     """Records by table: one for each run, which is what differs in anything but the metric."""
     runs: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         key = ("table", "model", "task_type", "dataset", "method_as_written", "method", "data_regime")
-        runs[(*(row[name] for name in key), scale(row))].append(row)
+        runs[(*(row[name] for name in key), scale(row, fractions))].append(row)
     tables: dict[str, list[RunRecord]] = defaultdict(list)
-    for run in runs.values():
-        tables[run[0]["table"]].append(record(run))
+    for key_of_run, run in runs.items():
+        tables[run[0]["table"]].append(record(run, key_of_run[-1]))
     return tables
 
 
-def record(run: list[Row]) -> RunRecord:
-    """One run's rows (they differ in metric and value) as a record."""
+def record(run: list[Row], printed_as: str) -> RunRecord:
+    """One run's rows (they differ in metric and value) as a record; ``printed_as``: "fraction" or "percent"."""
     first = run[0]
     scores, measured = {}, {}
     for row in run:
@@ -81,7 +88,7 @@ def record(run: list[Row]) -> RunRecord:
     return RunRecord(
         source=source(first),
         status="ok",
-        problem=_problem(first),
+        problem=_problem(first, printed_as),
         candidate=_candidate(first),
         metric=next(iter(scores), None),
         scores=scores,
@@ -89,7 +96,7 @@ def record(run: list[Row]) -> RunRecord:
     )
 
 
-def _problem(row: Row) -> dict[str, Any]:
+def _problem(row: Row, printed_as: str) -> dict[str, Any]:
     task = vocabulary.task_name(row["task_type"], row["dataset"])
     examples = int(row["n_train"]) if row["n_train"] else None
     regime = row["data_regime"]
@@ -105,7 +112,7 @@ def _problem(row: Row) -> dict[str, Any]:
         "model": row["model"],
         **vocabulary.model_facts(row["model"]),
         "total_parameters": int(row["model_params"]) if row["model_params"] else None,
-        "scale": scale(row),
+        "scale": printed_as,
         "aggregate": True if row["task_type"] == "aggregate" else None,
     }
     return {name: value for name, value in facts.items() if value is not None}
@@ -123,6 +130,30 @@ def _candidate(row: Row) -> dict[str, Any]:
         "baseline": True if method in BASELINES else None,
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def read_csv(file: Path) -> list[RunRecord]:
+    """The records of a table in this form; InputError and DataError say what is wrong with it."""
+    hint = "a CSV with the columns " + ", ".join(COLUMNS)
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file}: cannot be read ({error})", hint) from error
+    if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+        raise DataError(f"{file}: there is no column {missing[0]!r}", hint)
+    for number, row in enumerate(rows, 2):
+        try:
+            float(row["value"])
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{file}, line {number}: value {row['value']!r} is not a number", hint) from error
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        values[row["table"], row["metric"]].append(abs(float(row["value"])))
+    # a table of shares prints none above 1, one of percentages prints none so low
+    fractions = frozenset(key for key, printed in values.items() if max(printed) <= 1)
+    return [found for table in convert(rows, fractions).values() for found in table]
 
 
 def write(tables: dict[str, list[RunRecord]], folder: Path) -> None:

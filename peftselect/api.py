@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from peftselect.knowledge import Rule
     from peftselect.method import Method
-    from peftselect.predictor import Predictor
+    from peftselect.predictor import Predictor, Settings
     from peftselect.problem import BaseModel
     from peftselect.record import RunRecord
     from peftselect.selector import Recommendation, Trace, Wishes
@@ -238,14 +238,28 @@ def predictor() -> Predictor:
     from peftselect.results import user_store
 
     own = user_store().read(broken=[])
-    return Predictor.fit([*_shipped(), *own]) if own else _shipped_predictor()
+    return Predictor.fit([*_shipped(), *own], traits(), settings()) if own else _shipped_predictor()
+
+
+def traits() -> dict[str, frozenset[str]]:
+    """Structural traits of every registered method by name."""
+    from peftselect.features import method_traits
+
+    return {name: method_traits(method) for name, method in host().methods().items()}
+
+
+def settings() -> Settings:
+    """The predictor's settings: the user's fitted ones, else the shipped ones."""
+    from peftselect.predictor.settings import load
+
+    return load()
 
 
 @cache
 def _shipped_predictor() -> Predictor:
     from peftselect.predictor import Predictor
 
-    return Predictor.fit(_shipped())
+    return Predictor.fit(_shipped(), traits(), settings())
 
 
 @cache

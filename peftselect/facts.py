@@ -158,9 +158,8 @@ def problem_facts(problem: Problem) -> dict[str, Any]:
     }
 
 
-def method_facts(method: Method, shape: ModelShape, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every fact of a method with these values on a model of this shape."""
-    trainable = method.trainable_parameters(shape, values)
+def kind_facts(method: Method) -> dict[str, Any]:
+    """The facts of a method that hold with any values on any model."""
     return {
         "method": method.name,
         "family": method.family,
@@ -170,8 +169,16 @@ def method_facts(method: Method, shape: ModelShape, values: Mapping[str, Any]) -
         "quantized_base": method.quantized_base,
         "adds_inference_cost": method.adds_inference_cost,
         "saves_adapter": method.saves_adapter,
+        **{item.name: getattr(method.structure, item.name) for item in fields(Structure) if item.name != "derived"},
+    }
+
+
+def method_facts(method: Method, shape: ModelShape, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every fact of a method with these values on a model of this shape."""
+    trainable = method.trainable_parameters(shape, values)
+    return {
+        **kind_facts(method),
         "rank": method.rank(values),
         "trainable_parameters": trainable,
         "trainable_percent": 100.0 * trainable / max(shape.total_parameters, 1),
-        **{item.name: getattr(method.structure, item.name) for item in fields(Structure) if item.name != "derived"},
     }

@@ -8,12 +8,15 @@ median. Printed averages, runs marked as baselines (prompting, no fine-tuning) a
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
+
+from peftselect.method import Structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from peftselect.method import Method
     from peftselect.record import RunRecord
 
 #: a median of fewer methods says little about any of them
@@ -93,3 +96,13 @@ def median(values: Sequence[float]) -> float:
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def method_traits(method: Method) -> frozenset[str]:
+    """What a method is made of, as traits that can be had in common: its PEFT-Ref structure, its family, where it
+    acts, whether it merges and whether it leaves the base alone."""
+    columns = (item.name for item in fields(Structure) if item.name != "derived")
+    found = {f"{name}: {getattr(method.structure, name)}" for name in columns}
+    found |= {f"acts on {part}" for part in method.acts_on} | {f"family: {method.family}"}
+    found |= {f"merges: {method.mergeable}", f"saves an adapter: {method.saves_adapter}"}
+    return frozenset(found)

@@ -9,7 +9,9 @@ from peftselect.plugin_manager import host
 def test_the_winners_of_the_table_are_in_the_first_group() -> None:
     answer = peftselect.recommend("code_summarization", "codet5-base", num_examples=10_000)
     first = {item.method for item in answer.candidates if item.tie_group == 1}
-    assert {"full_finetuning", "adapter_houlsby", "mam_adapter", "lora"} <= first
+    table = {"full_finetuning", "adapter_houlsby", "mam_adapter", "lora"}
+    assert table <= first
+    assert len(first) <= len(table) + 3  # LoRA's twins on a quantised base come with it
     for name in ("full_finetuning", "adapter_houlsby", "mam_adapter"):
         found = answer.find(name)
         assert found is not None

@@ -69,12 +69,11 @@ def select(
 
 
 def fits_at_ease(answer: Recommendation) -> bool:
-    """Whether the base model is no stretch for the budget: a candidate of the first group fits without gradient
+    """Whether the base model is no stretch for the budget: the recommended candidate fits without gradient
     checkpointing, without a quantised base and with at most :data:`EASY_ACCUMULATION` micro-batches to a batch."""
-    for item in answer.candidates:
-        recipe = item.candidate.recipe
-        plain = recipe.quantization is None and not recipe.gradient_checkpointing
-        roomy = recipe.gradient_accumulation_steps <= EASY_ACCUMULATION and item.verdict.verdict == "fits"
-        if item.tie_group == 1 and plain and roomy:
-            return True
-    return False
+    if answer.recommended is None:
+        return False
+    recipe = answer.recommended.candidate.recipe
+    plain = recipe.quantization is None and not recipe.gradient_checkpointing
+    roomy = recipe.gradient_accumulation_steps <= EASY_ACCUMULATION
+    return plain and roomy and answer.recommended.verdict.verdict == "fits"

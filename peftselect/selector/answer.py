@@ -103,6 +103,10 @@ class RankedCandidate:
     #: peak at a micro-batch of one without checkpointing: how recipes that fill the budget differently are compared
     comparable_bytes: int = 0
     quality: float = 0.0
+    #: candidates of better quality by less than this are tied with it
+    noise_points: float = 0.0
+    #: whether a record of the family of tasks or a rule of this question speaks of the method itself
+    tried: bool = True
     score: float = 0.0
     rank: int = 0
     tie_group: int = 0

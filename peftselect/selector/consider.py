@@ -13,7 +13,7 @@ from peftselect.memory.changes import Change, cheapest_changes
 from peftselect.memory.closed_form import FITS_MARGIN
 from peftselect.memory.states import saved_bytes, total_parameters
 from peftselect.method import Candidate, Recipe, resolve_values
-from peftselect.selector import constraints, reasons
+from peftselect.selector import constraints, reasons, scoring
 from peftselect.selector.answer import Excluded, FailedConstraint, Predicted, RankedCandidate
 from peftselect.selector.command import run_command
 from peftselect.selector.recipes import Fit, Settings, comparable_bytes, search, settle
@@ -111,7 +111,9 @@ def _candidate(
         adapter_bytes=saved_bytes(method, shape, values),
         train_seconds=seconds,
         comparable_bytes=comparable_bytes(problem, method, settings),
-        quality=(prediction.difference_points if prediction else 0.0) + sum(item.points for item in firings),
+        quality=scoring.quality(firings, prediction),
+        noise_points=scoring.noise_points(prediction),
+        tried=scoring.tried(firings, prediction),
         predicted=Predicted(expected.metric, expected.value, expected.low, expected.high) if expected else None,
         confidence=reasons.confidence(firings, prediction),
         reasons=reasons.reasons(firings, prediction, fit, settings),

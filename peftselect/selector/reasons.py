@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftselect.selector.answer import Confidence, Reason
-from peftselect.selector.scoring import NOISE_POINTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +32,9 @@ def reasons(
         if firing.effect in _KINDS
     ]
     if prediction is not None:
-        found.append(Reason(_record_text(prediction), "; ".join(prediction.sources), "record"))
+        found.append(
+            Reason(_record_text(prediction), "; ".join(prediction.sources) or "structure (PEFT-Ref)", "record")
+        )
     if fit.changes:
         found.append(Reason(f"To fit the memory: {', then '.join(fit.changes)}.", "memory estimate", "cost"))
     if yours := [name for name, who in settings.set_by.items() if who == "you"]:
@@ -49,6 +50,10 @@ def confidence(firings: Sequence[Firing], prediction: Prediction | None) -> Conf
         if not told:
             return Confidence("abstained", "no rule and no record speaks of it here: placed by cost alone")
         return Confidence("rules", f"{rules}; no records of it")
+    if prediction.nearest.far or not prediction.records:
+        near = f"nearest record: {prediction.nearest.record}, distance {prediction.nearest.distance:g}"
+        why = f"{near}; {prediction.because}"
+        return Confidence("rules", f"{rules}; {why}") if told else Confidence("abstained", why)
     some = prediction.local_records or prediction.records >= SOME_BASIS
     strength = "good" if prediction.local_records >= GOOD_BASIS else "some" if some else "thin"
     records = f"{strength} records: {prediction.because}"
@@ -69,7 +74,7 @@ def notes(problem: Problem, ranked: Sequence[RankedCandidate]) -> Iterator[str]:
         names = ", ".join(tied) if len(tied) <= 3 else f"The first {len(tied)} candidates"
         yield (
             f"{names} are tied: their expected quality differs by less than the noise of a run "
-            f"({NOISE_POINTS:g} points), so memory, time and adapter size decide among them."
+            f"({ranked[0].noise_points:.2g} points), so memory, time and adapter size decide among them."
         )
 
 

@@ -2,16 +2,22 @@
 
 ::
 
-    quality = predicted difference + sum of the points of the rules that fired
+    quality = predicted difference - CAUTION x its doubt + sum of (weight x points) of the rules that fired
     score   = quality - sum over costs of price(cost, --prefer) x log2(cost / cheapest candidate's cost) - risks
 
-The predicted difference is the predictor's, in points against the median method on like tasks, 0 where it abstains;
-rules count in the same points. The costs are peak memory (at a micro-batch of one, so that recipes which fill the
-budget differently compare), training time and the adapter's size; a price is what a doubling of that cost is worth in
-points. :data:`PRICES` has one row for each ``--prefer``. The risks are :func:`risk_points`.
+The predicted difference is the predictor's, in points against the median method on like tasks; its doubt is the
+standard deviation of that expectation, so that of two methods which look alike the better known goes first. Rules count
+in the same points: with weight 1 where they speak of what no record varies (:data:`RECORDED` are the facts that records
+vary) or where records are far, else with the weight that was fitted beside the records.
 
-Two runs of one method differ by up to :data:`NOISE_POINTS` points, so candidates whose quality is that close are tied:
-they form a group, and inside the group the score (in which cost has its say) decides the order.
+The costs are peak memory (at a micro-batch of one, so that recipes which fill the budget differently compare), training
+time and the adapter's size; a price is what a doubling of that cost is worth in points. :data:`PRICES` has one row for
+each ``--prefer``. The risks are :func:`risk_points`.
+
+Two runs of one method differ by up to :data:`NOISE_POINTS` points, by less where the records of a task lie close
+together (BLEU on code), so candidates whose quality is that close are tied: they form a group, and inside the group the
+score (in which cost has its say) decides the order. A method that nobody tried on the family of tasks is not in the
+first group of ``--prefer quality``.
 """
 
 from __future__ import annotations
@@ -20,13 +26,32 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from peftselect.facts import FACTS
+from peftselect.predictor import CAUTION
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from peftselect.knowledge import Firing
+    from peftselect.predictor import Prediction
     from peftselect.selector.answer import RankedCandidate
 
 #: gaps under 3 points between single runs are ties (PEFT method comparison, repeated runs of one configuration)
 NOISE_POINTS = 3.0
+#: facts of a question that differ among the records
+RECORDED = frozenset(
+    {
+        "task",
+        "task_family",
+        "modality",
+        "model",
+        "model_type",
+        "architecture",
+        "total_parameters",
+        "data_regime",
+        "metric",
+    }
+)
 #: points that a doubling of a cost is worth, by preference
 PRICES: dict[str, dict[str, float]] = {
     "quality": {"memory": 0.25, "time": 0.25, "size": 0.05},
@@ -39,6 +64,35 @@ BORDERLINE_POINTS = 2.0
 #: a quantised base costs time, rounds the weights and cannot take a merged adapter: where the same method fits on a
 #: plain base, it is worth this much less (unless memory is what matters most)
 NEEDLESS_QUANTISATION_POINTS = 1.0
+
+
+def quality(firings: Sequence[Firing], prediction: Prediction | None) -> float:
+    """Points of quality: what records let expect, less what they leave in doubt, and what rules add."""
+    if prediction is None:
+        return sum(item.points for item in firings)
+    told = sum(item.points * (prediction.rules_weight if told_by_records(item) else 1.0) for item in firings)
+    return prediction.difference_points - CAUTION * prediction.doubt_points + told
+
+
+def noise_points(prediction: Prediction | None) -> float:
+    """The distance in points up to which two candidates are tied."""
+    return min(NOISE_POINTS, prediction.noise_points) if prediction else NOISE_POINTS
+
+
+def tried(firings: Sequence[Firing], prediction: Prediction | None) -> bool:
+    """Whether somebody speaks of this method on this family of tasks: a record, or a rule of the job at hand that
+    addresses the method by name or by where it acts; everybody does where the records are far."""
+    if prediction is None or prediction.nearest.far or prediction.family_records:
+        return True
+    facts = [{each.fact for each in item.rule.when} for item in firings if item.points > 0]
+    return any(
+        each & {"method", "acts_on"} and each & {"task", "task_family", "model_type", "traits"} for each in facts
+    )
+
+
+def told_by_records(firing: Firing) -> bool:
+    """Whether a rule speaks of nothing that records do not vary, so that they can confirm or deny it."""
+    return all(FACTS[item.fact].of == "method" or item.fact in RECORDED for item in firing.rule.when)
 
 
 def costs(candidate: RankedCandidate) -> dict[str, float]:
@@ -91,14 +145,18 @@ def rank(candidates: Sequence[RankedCandidate], prefer: str) -> list[RankedCandi
 
 
 def _groups(candidates: Sequence[RankedCandidate], prefer: str) -> list[list[RankedCandidate]]:
-    """Each group reaches :data:`NOISE_POINTS` down from its best member."""
+    """Each group reaches the noise of a run down from its best member."""
+
+    best = max((item.quality for item in candidates if item.tried), default=math.inf)
 
     def worth(item: RankedCandidate) -> float:
-        return item.quality if prefer == "quality" else item.score
+        if prefer != "quality":
+            return item.score
+        return item.quality if item.tried else min(item.quality, best - item.noise_points)
 
     groups: list[list[RankedCandidate]] = []
     for candidate in sorted(candidates, key=lambda item: (-worth(item), item.method)):
-        if groups and worth(groups[-1][0]) - worth(candidate) < NOISE_POINTS:
+        if groups and worth(groups[-1][0]) - worth(candidate) < candidate.noise_points:
             groups[-1].append(candidate)
         else:
             groups.append([candidate])

@@ -1,0 +1,151 @@
+"""Which comparisons speak for one another: covariances between (situation, method) pairs, and targets in points."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from peftselect.features import Cell, Observation
+    from peftselect.predictor.settings import Settings
+
+Pair = "tuple[Cell, str]"
+#: distances beyond this many points count as this many: a collapsed run says "bad", not how bad
+CLIP_POINTS = 12.0
+#: a comparison's level is its own affair: so much variance that nothing is learned from it
+CELL_VARIANCE = 100.0
+#: the targets' standard deviation in the units of the settings
+UNIT = 3.0
+#: mean distance from the median in units (of a normal variable, 0.8 standard deviations)
+MEAN_DISTANCE = 0.8 * UNIT
+#: comparisons which those of a task or a family must outweigh
+PRIOR_SPREADS = 3.0
+
+
+def situation(cell: Cell) -> dict[str, Hashable]:
+    """The parts of a situation that covariances look at."""
+    return {
+        "task": cell.task,
+        "family": cell.family,
+        "regime": cell.regime,
+        "source": cell.source,
+        "kind": (cell.task, cell.model_type),
+        "cell": cell,
+    }
+
+
+class Kernel:
+    """Covariances between pairs; ``traits`` are the structural traits of each method by name."""
+
+    def __init__(self, settings: Settings, traits: Mapping[str, frozenset[str]]) -> None:
+        self.settings = settings
+        self.traits = traits
+
+    def parts(self, left: Sequence[tuple[Cell, str]], right: Sequence[tuple[Cell, str]]) -> dict[str, Any]:
+        """Boolean and similarity matrices (len(left), len(right)), from which :meth:`mix` makes covariances."""
+        import numpy as np
+
+        found: dict[str, Any] = {}
+        ours, theirs = [situation(cell) for cell, _ in left], [situation(cell) for cell, _ in right]
+        for name in ("task", "family", "regime", "source", "kind", "cell"):
+            codes: dict[Hashable, int] = {}
+            a = np.array([codes.setdefault(item[name], len(codes)) for item in ours])
+            b = np.array([codes.setdefault(item[name], len(codes)) for item in theirs])
+            found[name] = a[:, None] == b[None, :]
+        names = sorted({method for _, method in (*left, *right)})
+        place = {name: index for index, name in enumerate(names)}
+        a = np.array([place[method] for _, method in left])
+        b = np.array([place[method] for _, method in right])
+        found["method"] = a[:, None] == b[None, :]
+        like = np.array([[self.likeness(one, other) for other in names] for one in names])
+        found["structure"] = like[np.ix_(a, b)]
+        return found
+
+    def likeness(self, one: str, other: str) -> float:
+        """Share of the structural traits that two methods have in common (Jaccard; 1 for a method and itself)."""
+        if one == other:
+            return 1.0
+        a, b = self.traits.get(one, frozenset()), self.traits.get(other, frozenset())
+        return len(a & b) / len(a | b) if a and b else 0.0
+
+    def mix(self, parts: Mapping[str, Any], *, source: bool = True, cell: bool = True) -> Any:
+        """The covariance of the parts, with or without what a source and a comparison have to themselves."""
+        use = self.settings
+        own = use.method + use.task * parts["task"] + use.regime * parts["regime"] + use.kind * parts["kind"]
+        if source:
+            own = own + use.source * parts["source"]
+        shared = use.structure + use.structure_family * parts["family"]
+        total = own * parts["method"] + shared * parts["structure"]
+        return total + CELL_VARIANCE * parts["cell"] if cell else total
+
+    @property
+    def prior(self) -> float:
+        """Variance of what a method is worth in a situation before any record."""
+        use = self.settings
+        return use.method + use.task + use.regime + use.kind + use.structure + use.structure_family
+
+
+def targets(learned: Sequence[Observation], rank_share: float) -> Any:
+    """What is learned, in units.
+
+    A mixture of a method's clipped distance from its comparison's best and of its place in it, both brought to one
+    scale. Places keep a single data set with large differences from deciding everything; distances tell a tie from a
+    defeat.
+    """
+    import numpy as np
+
+    cells: dict[Cell, list[float]] = {}
+    for item in learned:
+        cells.setdefault(item.cell, []).append(item.difference)
+    distance = np.array([max(item.difference - max(cells[item.cell]), -CLIP_POINTS) for item in learned])
+    place = np.array(
+        [-sum(other > item.difference for other in cells[item.cell]) / len(cells[item.cell]) for item in learned]
+    )
+    points = float(distance.std()) or 1.0
+    mixed = (1 - rank_share) * distance / points + rank_share * place / (float(place.std()) or 1.0)
+    deviation = float(mixed.std()) or 1.0
+    return UNIT * mixed / deviation
+
+
+class Scale:
+    """How many points one unit is in a situation: methods lie closer together on some tasks than on others.
+
+    The spread of a comparison is the mean distance of its methods from its median, clipped. A situation's is the mean
+    of the logarithms over comparisons of its task, shrunk towards those of its family, and these towards all.
+    """
+
+    def __init__(self, learned: Sequence[Observation]) -> None:
+        cells: dict[Cell, list[float]] = {}
+        for item in learned:
+            cells.setdefault(item.cell, []).append(max(min(abs(item.difference), CLIP_POINTS), 0.05))
+        spreads = {cell: math.log(sum(values) / len(values)) for cell, values in cells.items()}
+        self._all = sum(spreads.values()) / max(len(spreads), 1)
+        self._sums: dict[tuple[str, str], tuple[float, int]] = {}
+        for cell, spread in spreads.items():
+            for key in {("family", cell.family), ("task", cell.task)}:
+                total, count = self._sums.get(key, (0.0, 0))
+                self._sums[key] = (total + spread, count + 1)
+
+    def points(self, cell: Cell) -> float:
+        """Points of one unit."""
+        found = self._all
+        for key in (("family", cell.family), ("task", cell.task)):
+            total, count = self._sums.get(key, (0.0, 0))
+            found = (total + PRIOR_SPREADS * found) / (count + PRIOR_SPREADS)
+        return math.exp(found) / MEAN_DISTANCE
+
+
+def noise(learned: Sequence[Observation], variance: float) -> Any:
+    """Noise by observation: several metrics of the same runs are one piece of evidence, not several."""
+    import numpy as np
+
+    metrics = Counter(data_set(cell) for cell in {item.cell for item in learned})
+    return variance * np.array([float(metrics[data_set(item.cell)]) for item in learned])
+
+
+def data_set(cell: Cell) -> tuple[str, ...]:
+    """What the metrics of the same runs have in common."""
+    return (cell.source, cell.model, cell.task, cell.dataset, cell.regime)
