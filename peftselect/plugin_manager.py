@@ -131,15 +131,21 @@ class PluginHost:
         return _lookup("stage", name, self.stages())
 
     def techniques(self) -> dict[str, Technique]:
-        """What is named in the literature and cannot be run, by name, sorted."""
+        """What is named in the literature and cannot be run, by name, sorted; it gives way to plugins of its names."""
         if self._techniques is None:
             self._techniques = read_techniques(_collect(self.manager, "register_techniques"))
-        return self._techniques
+        plugins: list[Method | Stage] = [*self.stages().values(), *self._every_method().values()]
+        taken = {plain(name) for item in plugins for name in (item.name, *item.aliases)}
+        return {
+            name: item
+            for name, item in self._techniques.items()
+            if taken.isdisjoint(map(plain, (item.name, *item.aliases)))
+        }
 
     def entries(self) -> dict[str, Entry]:
         """Everything that has a name of its own in the literature, whether it can be run or not."""
-        found: dict[str, Entry] = {**self.techniques(), **self.stages(), **self._every_method()}
-        return dict(sorted(found.items()))
+        plugins: dict[str, Entry] = {**self.stages(), **self._every_method()}
+        return dict(sorted({**self.techniques(), **plugins}.items()))
 
     def entry(self, name: str) -> Entry:
         """A method, baseline, stage or technique by name or alias; UnknownNameError otherwise."""

@@ -24,8 +24,8 @@ class StageContext:
 
     ``folder`` is a folder of the run's own to write into; ``load`` gives a base model (a catalogue name, a folder, a
     hub id) under the run's head, frozen; ``reload`` a saved model of the run's kind, with further arguments of
-    ``from_pretrained``; ``predict`` a model's answers to rows, as the task decodes them. ``report`` takes what the
-    stage did, as names and numbers, for the record.
+    ``from_pretrained``; ``predict`` a model's answers to rows, as the task decodes them. ``base`` is where the model
+    lies that the method began with. ``report`` takes what the stage did, as names and numbers, for the record.
     """
 
     shape: ModelShape
@@ -34,6 +34,7 @@ class StageContext:
     load: Callable[[str], Any]
     reload: Callable[..., Any]
     predict: Callable[[Any, Sequence[Row]], list[Any]]
+    base: str = ""
     report: dict[str, Any] = field(default_factory=dict)
 
 

@@ -276,3 +276,99 @@ def test_only_language_models_are_given_examples() -> None:
     with pytest.raises(UnsupportedError, match=r"in_context_learning cannot be run: .*head"):
         peftselect.plan_run("classification", "roberta-base", train=example_data()["train"], method="icl", limit=30,
                             columns={"text": "dialogue", "label": "summary"})  # fmt: skip
+
+
+def small_and_large(kind: str, folder: Path, width: int, layers: int) -> tuple[Path, Any, Any]:
+    """(LoRA adapter of a tiny model, that model with it, a model of another size)."""
+    from peft import LoraConfig, get_peft_model
+
+    small_folder = tiny_folder(kind, KINDS[kind])
+    loader = getattr(transformers, AUTO_CLASSES[KINDS[kind]])
+    targets = ["c_attn"] if kind == "gpt2" else ["q_proj", "o_proj"]
+    config = LoraConfig(r=2, target_modules=targets, fan_in_fan_out=kind == "gpt2", task_type="CAUSAL_LM")
+    tuned = get_peft_model(loader.from_pretrained(small_folder), config)
+    torch.manual_seed(3)
+    for name, item in tuned.named_parameters():
+        if "lora_B" in name:
+            item.data.normal_()
+    tuned.save_pretrained(folder / "adapter")
+    large = transformers.AutoConfig.from_pretrained(small_folder)
+    sizes = (
+        {"n_embd": width, "n_layer": layers} if kind == "gpt2" else {"hidden_size": width, "num_hidden_layers": layers}
+    )
+    large.update({**sizes, **({} if kind == "gpt2" else {"head_dim": width // large.num_attention_heads})})
+    if (width, layers) == (tuned.config.hidden_size, tuned.config.num_hidden_layers):
+        return folder / "adapter", tuned.eval(), loader.from_pretrained(small_folder).eval()
+    return folder / "adapter", tuned.eval(), loader.from_config(large).eval()
+
+
+def plugged(adapter: Path, kind: str, model: Any, scratch: Path) -> tuple[Any, dict[str, Any]]:
+    """The model with the updates, and what was reported."""
+    shape = tiny_shape(kind, KINDS[kind])
+    assert shape is not None
+    loader = getattr(transformers, AUTO_CLASSES[KINDS[kind]])
+    context = StageContext(shape, 0, scratch, loader.from_pretrained, loader.from_pretrained, lambda *_: [])
+    return host().stage("plug_in").change(model, {"adapter": str(adapter), "scale": 1.0}, context), context.report
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_updates_carried_to_the_same_model_are_its_own(kind: str, tmp_path: Path) -> None:
+    shape = tiny_shape(kind, "causal_lm")
+    assert shape is not None
+    adapter, tuned, same = small_and_large(kind, tmp_path, shape.hidden_size, shape.num_layers)
+    model, report = plugged(adapter, kind, same, tmp_path)
+    ids = torch.arange(5, 13)[None]
+    with torch.no_grad():
+        assert torch.allclose(model(ids).logits, tuned(ids).logits, atol=1e-3)
+    assert report["layers_changed"] == shape.num_layers * (1 if kind == "gpt2" else 2)
+
+
+def test_a_larger_model_takes_the_updates_of_the_same_depth(tmp_path: Path) -> None:
+    adapter, _, large = small_and_large("gpt2", tmp_path, 64, 4)
+    before = {name: item.clone() for name, item in large.named_parameters()}
+    model, report = plugged(adapter, "gpt2", large, tmp_path)
+    assert (report["layers_changed"], report["large_width"]) == (4, 64)
+    apart = {name: item - before[name] for name, item in model.named_parameters()}
+    changes = {name: item for name, item in apart.items() if item.any()}
+    assert sorted(changes) == [f"transformer.h.{number}.attn.c_attn.weight" for number in range(4)]
+    moved = [changes[f"transformer.h.{number}.attn.c_attn.weight"] for number in range(4)]
+    assert torch.allclose(moved[0], moved[1], atol=1e-5)
+    assert not torch.allclose(moved[1], moved[2], atol=1e-2)
+    sizes = torch.linalg.svdvals(moved[0].detach())
+    assert sizes[2] < 1e-4 * sizes[0]  # of the small update's rank
+
+
+def test_only_lora_is_carried_over(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "IA3"}')
+    with pytest.raises(UnsupportedError, match="is an adapter of IA3, not of LoRA"):
+        peftselect.plan_run(method="none", after=[f"plug_in:adapter={tmp_path}"])
+    with pytest.raises(InputError, match="holds no adapter"):
+        peftselect.plan_run(method="none", after=[f"plug_in:adapter={tmp_path / 'nowhere'}"])
+
+
+def test_changes_become_their_signs_times_their_mean(tmp_path: Path) -> None:
+    folder = tiny_folder("llama", "causal_lm")
+    base, model = (transformers.AutoModelForCausalLM.from_pretrained(folder) for _ in range(2))
+    shape = tiny_shape("llama", "causal_lm")
+    assert shape is not None
+    moved = model.model.layers[0].mlp.up_proj
+    torch.manual_seed(0)
+    moved.weight.data += torch.randn_like(moved.weight) * 0.1
+    expected = (moved.weight - base.model.layers[0].mlp.up_proj.weight).detach()
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    context = StageContext(shape, 0, tmp_path, load, load, lambda *_: [], str(folder))
+    host().stage("bitdelta").change(model, {}, context)
+    delta = (moved.weight - base.model.layers[0].mlp.up_proj.weight).detach()
+    assert torch.equal(delta.sign(), expected.sign())
+    assert torch.allclose(delta.abs(), expected.abs().mean().expand_as(delta), atol=1e-6)
+    still = model.model.layers[1].mlp.up_proj.weight
+    assert torch.equal(still, base.model.layers[1].mlp.up_proj.weight)
+    assert context.report["delta_bytes"] < context.report["weights"]
+
+
+def test_a_fully_tuned_model_is_kept_at_one_bit_a_change(tmp_path: Path) -> None:
+    done = peftselect.run(method="full", after=["bitdelta"], output=tmp_path / "out", **QUICK)
+    assert done.record.measured["stages"]["after bitdelta"]["matrices"] > 10
+    assert set(done.record.scores) == set(done.record.measured["scores_before_stages"])
+    with pytest.raises(UnsupportedError, match="bitdelta: none changes nothing"):
+        peftselect.plan_run(method="none", after=["bitdelta"])

@@ -129,5 +129,8 @@ def _context(session: Session, item: PlannedStage) -> StageContext:
         with torch.no_grad():
             return Evaluation(plan.problem.task, rows, context)(runner, score=False).predictions
 
-    folder = session.work / "stage"
-    return StageContext(plan.problem.shape, plan.seed, folder, load, partial(load_saved, head.kind), predict, report)
+    folder, changed = session.work / "stage", session.work / BASE_FOLDER
+    base = str(changed) if changed.exists() else plan.problem.model.load_from
+    return StageContext(
+        plan.problem.shape, plan.seed, folder, load, partial(load_saved, head.kind), predict, base, report
+    )
