@@ -136,7 +136,10 @@ def judge(
     found = {}
     for key, members in merged.items():
         truth = _mean_of([cells[cell] for cell in members])
-        rules = _mean_of([_rules(cell, cells[cell], rule_points) for cell in members])
+        weighed, full = (
+            _mean_of([_rules(cell, cells[cell], rule_points, part) for cell in members]) for part in (0, 1)
+        )
+        rules = {name: weighed[name] + full[name] for name in truth}
         outcome = Judged(members[0].family, truth)
         known = [name for name in truth if name in fitted.methods]
         expected: dict[str, float] = {}
@@ -151,7 +154,7 @@ def judge(
                 half = tuple(fitted.interval(members[0], estimates[0][name][1], level) for level in LEVELS)
                 outcome.predicted[name] = (expected[name], half)
             outcome.abstained = fitted.nearest(members[0]).far
-        both = {name: cautious[name] + weights[name] * rules.get(name, 0.0) for name in known}
+        both = {name: cautious[name] + weights[name] * weighed[name] + full[name] for name in known}
         outcome.lost = _lost(fitted, truth, rules, expected, both)
         found[key] = outcome
     return found
@@ -185,8 +188,8 @@ def _lost(
     }
 
 
-def _rules(cell: Cell, methods: Iterable[str], points: RulePoints | None) -> dict[str, float]:
-    return {name: points(cell, name) if points else 0.0 for name in methods}
+def _rules(cell: Cell, methods: Iterable[str], points: RulePoints | None, part: int) -> dict[str, float]:
+    return {name: points(cell, name)[part] if points else 0.0 for name in methods}
 
 
 def _mean_of(items: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -30,8 +30,9 @@ RULES_WEIGHTS = ((0.0, 0.0), (0.0, 0.5), (0.0, 1.0), (0.25, 0.0), (0.5, 0.0), (0
 GROUPS: dict[str, Callable[[Cell], str]] = {"table": lambda cell: cell.source, "data set": lambda cell: cell.dataset}
 #: by cell and method: predicted value and its variance, in units
 Predicted = dict["Cell", dict[str, tuple[float, float]]]
-#: points of the rules for a method in a situation, without the rules that rest on the very table
-RulePoints = Callable[["Cell", str], float]
+#: points of the rules for a method in a situation, without the rules that rest on the very table: those weighed beside
+#: the records, and those that speak of what the predictor does not tell apart, which count in full
+RulePoints = Callable[["Cell", str], tuple[float, float]]
 LEVELS = (50, 80, 95)
 #: units by which a method must look worse to be chosen e times less often
 TEMPERATURE = 0.3
@@ -78,7 +79,8 @@ def with_rules(
 
         def points(item: Observation, variance: float) -> float:
             share = min(1.0, max(0.0, variance - settings.noise - settings.source) / prior)
-            return (always + left_open * share) * rule_points(item.cell, item.method) / scale.points(item.cell)
+            weighed, full = rule_points(item.cell, item.method)
+            return ((always + left_open * share) * weighed + full) / scale.points(item.cell)
 
         return sum(expected_regret(learned, predicted, points) for predicted in found)
 

@@ -11,6 +11,7 @@ from peftselect.knowledge import fire, load_rules
 from peftselect.predictor import Predictor
 from peftselect.predictor.assessment import Assessment, assess, judge
 from peftselect.predictor.choice import choose
+from peftselect.selector.scoring import told_by_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,20 +26,21 @@ if TYPE_CHECKING:
 _TABLE = re.compile(r"\b\d\.\d+\b")
 
 
-def rule_points(rules: Sequence[Rule], methods: Mapping[str, Method]) -> Callable[[Cell, str], float]:
-    """Points of the rules for a method in a comparison.
+def rule_points(rules: Sequence[Rule], methods: Mapping[str, Method]) -> Callable[[Cell, str], tuple[float, float]]:
+    """Points of the rules for a method in a comparison: those weighed beside records, and those that count in full.
 
     Rules that rest on the table which prints the comparison say nothing of it, so that nobody is judged by what he was
     told. Facts that a table does not print (budgets, parameter counts of a method, traits) are not known.
     """
-    known: dict[tuple[Cell, str], float] = {}
+    known: dict[tuple[Cell, str], tuple[float, float]] = {}
 
-    def points(cell: Cell, name: str) -> float:
+    def points(cell: Cell, name: str) -> tuple[float, float]:
         if (cell, name) not in known:
             method = methods.get(name)
             facts = kind_facts(method) if method else {"method": name}
             told = fire([rule for rule in rules if not _rests_on(rule, cell)], _facts(cell), facts)
-            known[cell, name] = sum(item.points for item in told)
+            weighed = sum(item.points for item in told if told_by_records(item))
+            known[cell, name] = (weighed, sum(item.points for item in told) - weighed)
         return known[cell, name]
 
     return points

@@ -8,7 +8,8 @@
 The predicted difference is the predictor's, in points against the median method on like tasks; its doubt is the
 standard deviation of that expectation, so that of two methods which look alike the better known goes first. Rules count
 in the same points: with weight 1 where they speak of what no record varies (:data:`RECORDED` are the facts that records
-vary) or where records are far, else with the weight that was fitted beside the records.
+vary), of one type of model on one kind of task, which the predictor hardly tells apart, or where records are far; else
+with the weight that was fitted beside the records.
 
 The costs are peak memory (at a micro-batch of one, so that recipes which fill the budget differently compare), training
 time and the adapter's size; a price is what a doubling of that cost is worth in points. :data:`PRICES` has one row for
@@ -51,7 +52,7 @@ RECORDED = frozenset(
         "data_regime",
         "metric",
     }
-)
+)  # fmt: skip
 #: points that a doubling of a cost is worth, by preference
 PRICES: dict[str, dict[str, float]] = {
     "quality": {"memory": 0.25, "time": 0.25, "size": 0.05},
@@ -91,8 +92,11 @@ def tried(firings: Sequence[Firing], prediction: Prediction | None) -> bool:
 
 
 def told_by_records(firing: Firing) -> bool:
-    """Whether a rule speaks of nothing that records do not vary, so that they can confirm or deny it."""
-    return all(FACTS[item.fact].of == "method" or item.fact in RECORDED for item in firing.rule.when)
+    """Whether a rule speaks of nothing but what records tell apart, so that they confirm or deny it."""
+    asked = {item.fact for item in firing.rule.when if FACTS[item.fact].of == "problem"}
+    if "model_type" in asked and asked & {"task", "modality"}:
+        return False
+    return asked <= RECORDED
 
 
 def costs(candidate: RankedCandidate) -> dict[str, float]:
