@@ -61,7 +61,7 @@ def test_the_winner_is_in_the_first_group_with_the_table_as_source(cell: Cell, m
     found = answer(cell.task, cell.model)
     assert method in first_group(found)
     assert any(cell.source in reason.source for reason in candidate(found, method).reasons)
-    assert len(first_group(found)) <= 10
+    assert len(first_group(found)) <= 14  # those that the tables compare, and what differs from them in name alone
     assert len(first_group(found)) < len(found.candidates)
 
 
