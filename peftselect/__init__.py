@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from peftselect.tuners.sparse_bottleneck import SparseBottleneckConfig
     from peftselect.tuners.tiny_attention import TinyAttentionConfig
     from peftselect.tuners.token_bias import TokenBiasConfig
+    from peftselect.tuners.weighted_sum import WeightedSumConfig
 
 __version__ = "0.1.0"
 
@@ -124,6 +125,7 @@ _HOMES = {
     "tuners.block_prompt": ("BlockPromptConfig",),
     "tuners.hyper": ("HyperConfig",),
     "tuners.fusion": ("FusionConfig",),
+    "tuners.weighted_sum": ("WeightedSumConfig",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -186,6 +188,7 @@ __all__ = [
     "TunerConfig",
     "TunerLayer",
     "UnsupportedError",
+    "WeightedSumConfig",
     "attention_pattern",
     "block_pattern",
     "build_problem",
