@@ -280,7 +280,9 @@ def test_the_code_that_a_run_prints_loads_the_adapter_in_a_new_process(own: bool
     folder = tiny_folder("bert", "sequence_classification")
     adapter = config() if own else LoraConfig(target_modules=["query"], task_type="SEQ_CLS")
     get_peft_model(base(), adapter).save_pretrained(tmp_path / "adapter")
-    shape = SimpleNamespace(architecture="encoder", head=SimpleNamespace(kind="sequence_classification", modules=()))
+    shape = SimpleNamespace(
+        architecture="encoder", audio=None, head=SimpleNamespace(kind="sequence_classification", modules=())
+    )
     problem = SimpleNamespace(shape=shape, model=SimpleNamespace(load_from=str(folder)))
     recipe = SimpleNamespace(precision="fp32", quantization=None)
     candidate = SimpleNamespace(method=SimpleNamespace(saves_adapter=True), recipe=recipe)
