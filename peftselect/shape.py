@@ -169,6 +169,11 @@ class ModelShape:
         return length if self.audio is None else self.audio.positions(length)
 
     @property
+    def length_unit(self) -> str:
+        """What the length of an input is given in."""
+        return "tokens" if self.audio is None else "seconds"
+
+    @property
     def longest_input(self) -> int | None:
         """The longest input there is room for: tokens, or whole seconds of sound; None where nothing ends it."""
         if self.audio is None:

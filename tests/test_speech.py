@@ -109,6 +109,25 @@ def test_a_transcript_is_not_cut_off_with_its_sound(tmp_path: Path, tiny_models:
     assert caught.value.hint.startswith("cut the recording")
 
 
+def test_memory_is_told_by_the_second(peftselect: Callable[..., Any]) -> None:
+    def estimate(*more: str) -> Any:
+        asked = ("estimate", "--model", "wav2vec2-base", "--task", "speech_emotion", "--method", "lora", "--no-trace")
+        return peftselect(*asked, *more)
+
+    told = estimate("--max-length", "12")
+    assert "inputs of 12 seconds" in told.stdout, told.stderr
+    sizes = [json.loads(estimate("--max-length", str(n), "--json").stdout)["peak_allocated_bytes"] for n in (5, 10)]
+    assert 1.5 < (sizes[1] - 2**28) / (sizes[0] - 2**28) < 3
+    refused = peftselect(
+        "estimate", "--model", "whisper-tiny", "--task", "asr", "--method", "lora", "--max-length", "40", "--no-trace"
+    )
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-2:] == [
+        "error: a length of 40 is more than whisper can read",
+        "hint: it hears 30 s",
+    ]
+
+
 def test_slots_are_marked_and_read_back() -> None:
     task: Any = host().task("slot_filling")
     row = {"tokens": ["fly", "to", "new", "york", "on", "monday"], "tags": ["O", "O", "B-city", "I-city", "O", "B-day"]}

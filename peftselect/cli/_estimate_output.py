@@ -42,14 +42,17 @@ def show(answer: Estimate, largest: Largest | None, devices: int, lengths: Batch
     recipe, memory = answer.recipe, answer.memory
     each = f" on each of {devices} devices" if devices > 1 else ""
     console.heading(f"{answer.method} on {answer.model}{each}: {size(memory.device_bytes)}")
-    words = [recipe.precision, f"micro-batch {recipe.micro_batch_size}", f"inputs of {recipe.max_length} tokens"]
+    unit = answer.shape.length_unit
+    words = [recipe.precision, f"micro-batch {recipe.micro_batch_size}", f"inputs of {recipe.max_length} {unit}"]
     words += [f"outputs of {recipe.max_target_length}"] * bool(recipe.max_target_length)
     words += [recipe.optimizer, *(["gradient checkpointing"] * recipe.gradient_checkpointing)]
     words += [f"base in {recipe.quantization}"] * bool(recipe.quantization)
     console.say(", ".join(words), style="dim")
     console.say()
     _parts(answer)
-    console.facts([*_facts(answer), *(_found(largest) if largest else ()), *(_spreads(lengths) if lengths else ())])
+    console.facts(
+        [*_facts(answer), *(_found(largest) if largest else ()), *(_spreads(lengths, unit) if lengths else ())]
+    )
     if answer.traced and not answer.traced.fast:
         reserved = size(answer.traced.peak_reserved_bytes)
         console.say(f"With room to spare the allocator would reserve {reserved}.", style="dim")
@@ -74,7 +77,7 @@ def show_comparison(names: Sequence[str], found: Sequence[tuple[Estimate, Larges
     columns = ["method", *(["largest"] if searched else []), "peak", "trained", "adapter", "verdict", "from"]
     rows = []
     for name, (answer, largest) in zip(names, found, strict=True):
-        sized = [f"{largest.size} {_UNITS[largest.what]}" if largest.size else "none"] if largest else []
+        sized = [f"{largest.size} {_unit(largest)}" if largest.size else "none"] if largest else []
         verdict = console.styled(*_verdict(answer))
         rows.append((name, *sized, size(answer.memory.device_bytes), count(answer.trainable_parameters),
                      size(answer.adapter_bytes), verdict, answer.memory.source.replace("_", " ")))  # fmt: skip
@@ -84,7 +87,8 @@ def show_comparison(names: Sequence[str], found: Sequence[tuple[Estimate, Larges
             console.say(f"Note on {name}: {answer.note}", style="dim")
 
 
-_UNITS = {"batch_size": "rows", "max_length": "tokens"}
+def _unit(largest: Largest) -> str:
+    return "rows" if largest.what == "batch_size" else largest.estimate.shape.length_unit
 
 
 def _parts(answer: Estimate) -> None:
@@ -114,12 +118,12 @@ def _found(largest: Largest) -> Iterator[tuple[str, object]]:
     if not largest.size:
         yield name, "none: not even the smallest fits"
     else:
-        yield name, f"{largest.size} {_UNITS[largest.what]}, limited by {largest.limit}"
+        yield name, f"{largest.size} {_unit(largest)}, limited by {largest.limit}"
 
 
-def _spreads(lengths: BatchLengths) -> Iterator[tuple[str, object]]:
+def _spreads(lengths: BatchLengths, unit: str) -> Iterator[tuple[str, object]]:
     rows, batches = lengths.rows, lengths.batches
-    yield "rows", f"{lengths.examples:,}, of {rows.p50} tokens (median), {rows.p99} (99 %), {rows.longest} (longest)"
+    yield "rows", f"{lengths.examples:,}, of {rows.p50} {unit} (median), {rows.p99} (99 %), {rows.longest} (longest)"
     yield "batches", f"padded to {batches.p50} (median), {batches.p99} (99 %), {batches.longest} (longest)"
     yield "", lengths.origin
 

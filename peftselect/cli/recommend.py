@@ -111,7 +111,7 @@ def _question(problem: Problem) -> str:
 def _setting(problem: Problem) -> str:
     data = problem.data
     parts = [f"{count(problem.shape.total_parameters)} parameters", f"batch {problem.batch_size}"]
-    parts.append(f"input up to {problem.max_length} tokens")
+    parts.append(f"input up to {problem.max_length} {problem.shape.length_unit}")
     if problem.max_target_length:
         parts.append(f"output up to {problem.max_target_length}")
     examples = "training data not known" if data.num_examples is None else f"{data.num_examples:,} training examples"

@@ -45,7 +45,10 @@ def cheapest_changes(
     closed form's times ``calibration``, which is what a trace of the unchanged recipe came to over it.
     """
     found: dict[str, Change] = {}
-    for text, changed, new_values in [*_singles(method, values, recipe), *_combined(method, values, recipe)]:
+    for text, changed, new_values in [
+        *_singles(shape, method, values, recipe),
+        *_combined(shape, method, values, recipe),
+    ]:
         estimate = estimate_memory(shape, method, new_values, changed, devices=devices, sharding=sharding)
         estimate = replace(estimate, peak_bytes=round(estimate.peak_bytes * calibration))
         answer = verdict(estimate, vram_bytes)
@@ -57,7 +60,7 @@ def cheapest_changes(
 Step = tuple[str, "Recipe", Mapping[str, Any]]
 
 
-def _singles(method: Method, values: Mapping[str, Any], recipe: Recipe) -> Iterator[Step]:
+def _singles(shape: ModelShape, method: Method, values: Mapping[str, Any], recipe: Recipe) -> Iterator[Step]:
     """Every single change, in the order of what it costs: time, then a little quality, then the task itself."""
     if recipe.micro_batch_size > 1:
         batch = recipe.micro_batch_size * recipe.gradient_accumulation_steps
@@ -76,12 +79,15 @@ def _singles(method: Method, values: Mapping[str, Any], recipe: Recipe) -> Itera
     rank = values.get("r")
     if isinstance(rank, int) and rank > 4:
         yield "rank 4", recipe, {**values, "r": 4}
-    if recipe.max_length >= 2 * SHORTEST:
+    # Whisper hears one length, whatever the clip's
+    fixed = shape.audio is not None and shape.audio.fixed_seconds is not None
+    if recipe.max_length >= 2 * (1 if shape.audio else SHORTEST) and not fixed:
         shorter = recipe.max_length // 2
-        yield f"inputs of {shorter} tokens instead of {recipe.max_length}", replace(recipe, max_length=shorter), values
+        text = f"inputs of {shorter} {shape.length_unit} instead of {recipe.max_length}"
+        yield text, replace(recipe, max_length=shorter), values
 
 
-def _combined(method: Method, values: Mapping[str, Any], recipe: Recipe) -> Iterator[Step]:
+def _combined(shape: ModelShape, method: Method, values: Mapping[str, Any], recipe: Recipe) -> Iterator[Step]:
     """Pairs: a micro-batch of 1 (or checkpointing, or both) with each further change."""
     base: list[tuple[str, Recipe]] = []
     smallest = recipe
@@ -93,6 +99,6 @@ def _combined(method: Method, values: Mapping[str, Any], recipe: Recipe) -> Iter
         prefix = "micro-batch 1 and " if smallest is not recipe else ""
         base.append((f"{prefix}gradient checkpointing", replace(smallest, gradient_checkpointing=True)))
     for prefix, start in base:
-        for text, changed, new_values in _singles(method, values, start):
+        for text, changed, new_values in _singles(shape, method, values, start):
             if text != "gradient checkpointing" or "checkpointing" not in prefix:
                 yield f"{text} with {prefix}", changed, new_values
