@@ -32,7 +32,7 @@ ENCODER: dict[str, Any] = {
     "mask_time_prob": 0.0,
 }  # fmt: skip
 FIRST = {"num_train_epochs": 40, "learning_rate": 1e-3, "batch_size": 16}
-THEN = {"num_train_epochs": 30, "batch_size": 16}
+THEN = {"num_train_epochs": 20, "batch_size": 16}
 
 
 def new_encoder(folder: Path) -> Path:

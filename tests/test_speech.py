@@ -53,6 +53,13 @@ def test_files_are_found_from_the_folder_of_the_data(tmp_path: Path, monkeypatch
     assert (found.source_tokens_max, found.origin) == (2, "seconds read from the files")
 
 
+def test_a_task_takes_the_column_of_its_own_name_first(tmp_path: Path) -> None:
+    file = rows(tmp_path, {"path": tone(tmp_path / "a.wav").name, "label": "7", "speaker": "ada"})
+    read = {name: read_rows(file, host().task(name))[0] for name in ("keyword_spotting", "speaker_recognition")}
+    assert read["keyword_spotting"]["label"] == "7"
+    assert read["speaker_recognition"]["speaker"] == "ada"
+
+
 def _missing(folder: Path) -> str:
     return "gone.wav"
 

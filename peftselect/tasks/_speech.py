@@ -98,21 +98,22 @@ def _extracted(extractor: Any, sounds: Sequence[Any]) -> dict[str, Any]:
 
 
 class SpokenClassification(SpeechTask):
-    """One label a clip."""
+    """One label a clip, in the column :attr:`target`: a file may hold several (who speaks, and which word)."""
 
+    target: ClassVar[str] = "label"
     heads: ClassVar[Mapping[str, str]] = {"encoder": "audio_classification", "encoder-decoder": "audio_classification"}
 
     def target_text(self, row: Row) -> str:
         """The label."""
-        return str(row["label"])
+        return str(row[self.target])
 
     def label_names(self, rows: Sequence[Row]) -> tuple[str, ...]:
         """Distinct labels of the rows."""
-        return sorted_labels([row["label"] for row in rows])
+        return sorted_labels([row[self.target] for row in rows])
 
     def label_value(self, row: Row, context: TaskContext) -> int:
         """The label's id."""
-        return label_id(row["label"], context.labels)
+        return label_id(row[self.target], context.labels)
 
     def decode(self, predictions: Any, rows: Sequence[Row], encoded: Any, context: TaskContext) -> list[Any]:
         """The label of the largest logit."""
@@ -120,7 +121,7 @@ class SpokenClassification(SpeechTask):
 
     def score(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
         """The task's metrics."""
-        return compute(self.metrics, predictions, [row["label"] for row in rows])
+        return compute(self.metrics, predictions, [row[self.target] for row in rows])
 
 
 class Transcription(SpeechTask):

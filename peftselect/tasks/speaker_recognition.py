@@ -13,7 +13,8 @@ class SpeakerRecognition(SpokenClassification):
     name = "speaker_recognition"
     title = "Speaker recognition"
     aliases = ("speaker_identification", "sid", "speaker_id")
-    columns = (SOUND, Column("label", "label", ("speaker", "speaker_id", "labels", "class")))
+    columns = (SOUND, Column("speaker", "label", ("speaker_id", "label", "labels", "class")))
+    target = "speaker"
     metrics = ("accuracy", "unweighted_average_recall", "weighted_f1")
 
 

@@ -13,7 +13,8 @@ class SpeechEmotion(SpokenClassification):
     name = "speech_emotion"
     title = "Speech emotion"
     aliases = ("speech_emotion_recognition", "ser", "emotion_recognition")
-    columns = (SOUND, Column("label", "label", ("labels", "emotion", "class")))
+    columns = (SOUND, Column("emotion", "label", ("label", "labels", "class")))
+    target = "emotion"
     metrics = ("unweighted_average_recall", "weighted_f1", "accuracy")
 
 

@@ -13,7 +13,8 @@ class SpeechIntent(SpokenClassification):
     name = "speech_intent"
     title = "Intent from speech"
     aliases = ("spoken_intent", "ic", "spoken_intent_classification", "speech_intent_classification")
-    columns = (SOUND, Column("label", "label", ("labels", "intent", "class", "action")))
+    columns = (SOUND, Column("intent", "label", ("action", "label", "labels", "class")))
+    target = "intent"
     metrics = ("accuracy", "unweighted_average_recall", "weighted_f1")
 
 
