@@ -8,9 +8,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from peftselect import audio
 from peftselect.errors import DataError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from peftselect.task import Column, Task
 
 _LISTS = {"tokens", "tags", "choices", "references"}
@@ -70,6 +73,12 @@ def check_cell(where: str, theirs: str, column: Column, value: Any) -> Any:
         shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
         raise DataError(f"{where}: column {theirs!r} is {shown}", f"it should hold {_WANTED[column.kind]}")
     return read
+
+
+def read_cell(where: str, theirs: str, column: Column, value: Any, folder: Path) -> Any:
+    """A cell in the column's form, sound found from ``folder``; DataError with file, line and column."""
+    cell = check_cell(where, theirs, column, value)
+    return audio.check_file(where, theirs, folder / cell) if column.kind == "audio" else cell
 
 
 def _from_text(value: str) -> Any:

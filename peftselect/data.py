@@ -14,8 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftselect import audio
-from peftselect.columns import check_cell, choose_columns
+from peftselect.columns import choose_columns, read_cell
 from peftselect.errors import DataError
 from peftselect.problem import DataProfile
 
@@ -61,10 +60,8 @@ def read_rows(
             theirs = chosen.get(column.name)
             if theirs is None or (not column.required and document.get(theirs) in (None, "")):
                 continue
-            cell = check_cell(f"{name}:{number}", theirs, column, document.get(theirs))
-            if column.kind == "audio":
-                cell = audio.check_file(f"{name}:{number}", theirs, Path(name).parent / cell)
-            row[column.name] = cell
+            where = f"{name}:{number}"
+            row[column.name] = read_cell(where, theirs, column, document.get(theirs), Path(name).parent)
         if problem := task.check_row(row):
             raise DataError(f"{name}:{number}: {problem}", f"{task.name} needs {_needs(task)}")
         if labels and task.closed_labels and (unseen := set(task.label_names([row])) - set(labels)):

@@ -16,12 +16,12 @@ ROOT = Path(__file__).parents[1]
 #: but for the pairs in BESIDE
 LAYERS: list[set[str]] = [
     {"errors", "resources", "words"},
-    {"shape", "hyperparameter"},
+    {"shape", "hyperparameter", "audio"},
     {"method", "task", "problem", "record"},
     {"technique", "stage"},
     {"hookspecs", "families", "tuners"},
     {"plugin_manager"},
-    {"shapes", "vocabulary", "hardware", "columns", "audio"},
+    {"shapes", "vocabulary", "hardware", "columns"},
     {"base_models", "processors"},
     {"data", "example", "modeling"},
     {"data_checks", "facts", "loading", "metrics", "question"},

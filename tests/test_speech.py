@@ -176,3 +176,22 @@ def test_a_tiny_model_learns_a_handful_of_clips_by_heart(
     assert history[-1]["loss"] < 0.3
     if model == "whisper":  # out of tune is heard as something else by a net which knows four clips
         assert result.record.scores["wer"].value <= 0.25 < result.record.baseline["wer"].value
+
+
+@pytest.mark.parametrize(("task", "answer"), [("keyword_spotting", "label"), ("speech_recognition", "text")])
+def test_a_tuned_speech_model_predicts_on_sound_without_answers(
+    task: str, answer: str, tmp_path: Path, tiny_models: Callable[[str], Path], peftselect: Callable[..., Any]
+) -> None:
+    words = ("red", "blue")
+    heard = [{"audio": clip(number, (words[number % 2],)), answer: words[number % 2]} for number in range(24)]
+    library.run(
+        task, str(tiny_models("wav2vec2")), train=str(rows(tmp_path, *heard)), method="weighted_sum", device="cpu",
+        output=tmp_path / "out", max_length=1, max_steps=4, settings={"precision": "fp32"},
+    )  # fmt: skip
+    new = tmp_path / "new.jsonl"
+    new.write_text("".join(json.dumps({"audio": clip(number, ("red",))}) + "\n" for number in (40, 41)))
+    done = peftselect("predict", str(tmp_path / "out"), "--data", str(new))
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.strip("\n").split("\n")) == 2
+    scored = peftselect("evaluate", str(tmp_path / "out"), "--data", str(tmp_path / "rows.jsonl"), "--json")
+    assert scored.returncode == 0, scored.stderr

@@ -128,6 +128,10 @@ def perfect(task: Task, context: TaskContext, rows: list[dict[str, Any]], encode
         whole = [[0] * (longest - len(p)) + list(p) + a + [1] for p, a in zip(prompts, answers, strict=True)]
         width = max(map(len, whole))
         return np.array([ids + [-100] * (width - len(ids)) for ids in whole])
+    if context.head == "ctc":  # each label for a position, a blank between two
+        spread = [[at for label in task.label_value(row, context) for at in (label, 0)] for row in rows]
+        longest = max(map(len, spread))
+        return np.eye(len(context.labels))[[ids + [0] * (longest - len(ids)) for ids in spread]]
     labels = encoded["labels"] if "labels" in encoded.column_names else None
     n = context.prepended_positions
     if context.head == "question_answering":
@@ -142,10 +146,6 @@ def perfect(task: Task, context: TaskContext, rows: list[dict[str, Any]], encode
                 made[at, n + place, max(label, 0)] = 1.0
         return made
     assert labels is not None
-    if context.head == "ctc":  # each label for a position, a blank between two
-        spread = [[at for label in ids for at in (label, 0)] for ids in labels]
-        longest = max(map(len, spread))
-        return np.eye(len(context.labels))[[ids + [0] * (longest - len(ids)) for ids in spread]]
     if task.family == "similarity":
         return np.array(labels, dtype=float).reshape(-1, 1)
     if task.problem_type == "multi_label_classification":

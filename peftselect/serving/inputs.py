@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftselect.columns import check_cell, choose_columns
+from peftselect.columns import choose_columns, read_cell
 from peftselect.data import raw_rows
 from peftselect.errors import DataError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from peftselect.task import Column, Row, Task
 
@@ -30,7 +30,7 @@ def rows_from_file(path: str | Path, task: Task, columns: Mapping[str, str], lim
     numbered = [(f"{path}:{number}", document) for number, document in islice(raw_rows(path, "test"), limit)]
     if not numbered:
         raise DataError(f"{path} holds no rows", "is it the right file?")
-    return make_rows(numbered, task, columns, str(path))
+    return make_rows(numbered, task, columns, str(path), Path(path).parent)
 
 
 def rows_from_texts(texts: Sequence[str], task: Task) -> list[Row]:
@@ -53,9 +53,13 @@ def texts_from_pipe() -> list[str]:
 
 
 def make_rows(
-    numbered: Iterable[tuple[str, Mapping[str, Any]]], task: Task, columns: Mapping[str, str], where: str
+    numbered: Iterable[tuple[str, Mapping[str, Any]]],
+    task: Task,
+    columns: Mapping[str, str],
+    where: str,
+    folder: Path = Path(),
 ) -> list[Row]:
-    """Checked rows of documents; each is named in errors by what stands before it."""
+    """Checked rows of documents; each is named in errors by what stands before it. Files are found from ``folder``."""
     if task.family == "retrieval":
         raise UnsupportedError(f"{task.title} compares texts, it predicts nothing on a row", "use evaluate")
     questions, rows = _Questions(task), []
@@ -65,7 +69,7 @@ def make_rows(
         for column in questions.columns:
             cell = document.get(chosen.get(column.name, ""))
             if column.name in chosen and (column.required or cell not in (None, "")):
-                row[column.name] = check_cell(name, chosen[column.name], column, cell)
+                row[column.name] = read_cell(name, chosen[column.name], column, cell, folder)
         rows.append(row)
     return rows
 

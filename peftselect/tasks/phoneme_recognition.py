@@ -13,7 +13,7 @@ class PhonemeRecognition(Transcription):
     name = "phoneme_recognition"
     title = "Phoneme recognition"
     aliases = ("pr", "phone_recognition")
-    columns = (SOUND, Column("phonemes", "tokens", ("phones", "phoneme_sequence", "ipa")))
+    columns = (SOUND, Column("phonemes", "tokens", ("phones", "phoneme_sequence", "ipa"), answer=True))
     metrics = ("per",)
     joint = " "
 

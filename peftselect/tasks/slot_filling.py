@@ -22,7 +22,7 @@ class SlotFilling(Transcription):
     aliases = ("sf", "spoken_slot_filling")
     columns = (
         SOUND,
-        Column("tokens", "tokens", ("words", "text")),
+        Column("tokens", "tokens", ("words", "text"), answer=True),
         Column("tags", "tags", ("slots", "slot_tags", "labels", "ner_tags")),
     )
     metrics = ("slot_f1", "slot_value_cer")

@@ -16,7 +16,10 @@ class SpeechRecognition(Transcription):
     name = "speech_recognition"
     title = "Speech recognition"
     aliases = ("asr", "automatic_speech_recognition", "speech_to_text", "stt")
-    columns = (SOUND, Column("text", "text", ("transcript", "transcription", "sentence", "target", "normalized_text")))
+    columns = (
+        SOUND,
+        Column("text", "text", ("transcript", "transcription", "sentence", "target", "normalized_text"), answer=True),
+    )
     metrics = ("wer", "cer")
     default_models = ("whisper-small", "wav2vec2-base", "whisper-tiny")
 
