@@ -83,6 +83,7 @@ class MemoryTraits:
     encoder before the decoder keeps nothing), "top" (only the head: no activation of the body is kept).
     ``block_tokens``: positions put before the input of every block and taken off behind it.
     ``quiet_blocks``: lowest blocks of each stack, as (encoder, decoder), which no gradient enters.
+    ``reaches_front``: whether the convolutions over sound are trained in part, so that their activations are kept.
     ``trains_base_weights``: whether linear inputs of the base are kept because its own weights get gradients (full
     fine-tuning).
     """
@@ -95,6 +96,7 @@ class MemoryTraits:
     backward_reaches: Literal["input", "decoder", "top"] = "input"
     block_tokens: int = 0
     quiet_blocks: tuple[int, int] = (0, 0)
+    reaches_front: bool = False
     trains_base_weights: bool = False
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peftselect import Hyperparameter, Method, Reference, Structure, hookimpl
+from peftselect import Hyperparameter, MemoryTraits, Method, Reference, Structure, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,6 +62,10 @@ class BitFit(Method):
     def trainable_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:
         """All biases, and the head."""
         return shape.bias_parameters + shape.head.parameters
+
+    def memory(self, shape: ModelShape, values: Mapping[str, Any], compute_bytes: int) -> MemoryTraits:
+        """The biases of the convolutions over sound are trained as well, where a model hears."""
+        return MemoryTraits(reaches_front=shape.audio is not None)
 
     def peft_config(self, shape: ModelShape, values: Mapping[str, Any], context: ApplyContext) -> Any:
         """A LoraConfig without targets, which trains and saves biases like any adapter."""

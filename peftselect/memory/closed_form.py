@@ -122,7 +122,7 @@ def estimate_memory(
     passing = max(block, states.dequantised_bytes(shape, recipe))
     waiting = held["gradients"] if recipe.gradient_accumulation_steps > 1 else 0
     step = states.step_bytes(trainable, width, recipe.optimizer)
-    if traits.trains_base_weights:
+    if traits.trains_base_weights or traits.reaches_front:
         kept += audio.kept_bytes(shape, work.batch, recipe.max_length, regime)
     moments = {
         "front": {"activations": audio.passing_bytes(shape, work.batch, recipe.max_length, regime)},

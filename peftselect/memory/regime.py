@@ -46,4 +46,5 @@ def regime_of(recipe: Recipe, traits: MemoryTraits) -> Regime:
         return HALF
     if traits.trains_base_weights:
         return MIXED
-    return HALF if recipe.precision == "bf16" else HALF_AUTOCAST
+    # biases trained in float32 inside layers of bfloat16 need autocast
+    return HALF if recipe.precision == "bf16" and not traits.reaches_front else HALF_AUTOCAST

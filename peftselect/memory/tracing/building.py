@@ -64,6 +64,8 @@ def load_model(request: TraceRequest, shape: ModelShape, device: str) -> Any:
     loader = getattr(transformers, AUTO_CLASSES[shape.head.kind])
     with no_init_weights(), torch.device(device):
         model = loader.from_config(config, dtype=dtype)
+    if shape.audio is not None:
+        model = model.to(device)  # wav2vec 2.0 makes its mask's vector by a constructor that knows no default device
     model.tie_weights()
     if not shape.tied_embeddings:
         _untie(model)
