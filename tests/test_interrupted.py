@@ -94,7 +94,8 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
 
 
 #: tiny models, the first of which that a method serves is taken
-ROOMS = (("bert", "classification"), ("t5", "summarization"), ("llama", "text_generation"))
+ROOMS = (("bert", "classification"), ("t5", "summarization"), ("llama", "text_generation"),
+         ("wav2vec2", "keyword_spotting"))  # fmt: skip
 RUNNABLE = [name for name, method in host().methods().items() if method.kind == "runnable" and not method.needs]
 
 

@@ -21,6 +21,7 @@ from peftselect.plugin_manager import host
 from peftselect.record import RunRecord
 from peftselect.results import user_store
 from peftselect.training.unfinished import newest, work_folder
+from tests.samples import SAMPLES
 
 FILES = {"README.md", "run.json", "metrics.json", "predictions.jsonl", "tokenizer.json"}
 #: one run for each kind of head and each way of saving: task -> model, method
@@ -50,6 +51,8 @@ def make_row(task: str, number: int) -> dict[str, Any]:
         return {"context": text, "question": "what ?", "answers": answer}
     if task == "multiple_choice":
         return {"question": text, "choices": ["good", "bad"], "answer": 0 if good else 1}
+    if task == "keyword_spotting":
+        return SAMPLES[task](number)
     return {"source": text, "target": " ".join(words[:2])}
 
 
@@ -66,7 +69,8 @@ def arguments(folder: Path, task: str, model: Path, method: str, **more: Any) ->
     short = {"max_target_length": 8} if task in ("summarization", "text_generation") else {}
     settings = {"num_train_epochs": 1, **more.pop("settings", {})}
     output = folder / f"out-{task}-{method}"
-    fixed = {"method": method, "max_length": 48, "settings": settings, "output": output, "device": "cpu"}
+    length = 1 if task == "keyword_spotting" else 48
+    fixed = {"method": method, "max_length": length, "settings": settings, "output": output, "device": "cpu"}
     return {"task": task, "model": str(model), **named, **short, **fixed, **more}
 
 
