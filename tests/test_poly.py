@@ -29,12 +29,12 @@ def tensors(model: Any, part: str) -> dict[str, torch.Tensor]:
 
 def test_the_update_is_the_shares_times_the_skills() -> None:
     model = applied()
-    layer = next(module for module in model.modules() if hasattr(module, "matrices"))
+    layer = next(module for module in model.modules() if hasattr(module, "factors"))
     down, up, router = (getattr(layer, f"psel_skills_{name}")["default"] for name in ("down", "up", "router"))
     with torch.no_grad():
         up.normal_()
         router.copy_(torch.tensor([50.0, -50.0, 50.0]))  # the first and the last skill, half and half
-        mixed_down, mixed_up = layer.matrices("default")
+        mixed_down, mixed_up = layer.factors("default")
     assert torch.allclose(mixed_down, (down[0] + down[2]) / 2, atol=1e-6)
     assert torch.allclose(mixed_up, (up[0] + up[2]) / 2, atol=1e-6)
 

@@ -18,6 +18,7 @@ from transformers.activations import ACT2FN
 
 from peftselect.tuners.base import TunerLayer, features, like
 from peftselect.tuners.binary_bottleneck import pack, unpack_bits
+from peftselect.tuners.low_rank import LowRankLayer
 from peftselect.tuners.prefix import PrefixConfig, PrefixLayer, PrefixModel
 from peftselect.tuners.registry import register_tuner
 
@@ -83,36 +84,13 @@ class ProAdapterLayer(ProLayer):
         return result
 
 
-class ProLoraLayer(ProLayer):
+class ProLoraLayer(LowRankLayer, ProLayer):
     """A linear layer with masked low-rank updates beside it."""
 
-    def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The layer's output and what the updates add to it."""
-        result: torch.Tensor = self.base_layer(states, *args, **kwargs)
-        for adapter in self.working if not self.merged else ():
-            down, up, _ = self.matrices(adapter)
-            added = functional.linear(functional.linear(like(states, down), down), up)
-            result = result + (added * self.configs[adapter].scale).to(result.dtype)
-        return result
-
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add the updates to the weight."""
-        for adapter in adapter_names or self.working:
-            self._add(adapter, 1.0)
-            self.merged_adapters.append(adapter)
-
-    def unmerge(self) -> None:
-        """Take them off again."""
-        while self.merged_adapters:
-            self._add(self.merged_adapters.pop(), -1.0)
-
-    def _add(self, adapter: str, sign: float) -> None:
-        base = self.get_base_layer()
-        if not base.weight.is_floating_point():
-            raise ValueError("an update cannot be merged into a quantised weight")
+    def factors(self, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """The masked matrices."""
         down, up, _ = self.matrices(adapter)
-        delta = (up @ down * (sign * self.configs[adapter].scale)).detach().to(base.weight.dtype)
-        base.weight.data += delta.T if hasattr(base, "nf") else delta
+        return down, up
 
 
 class ProPrefixLayer(ProLayer, PrefixLayer):

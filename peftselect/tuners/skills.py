@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from peftselect.tuners.base import Tuner, TunerConfig, TunerLayer, features, like
+from peftselect.tuners.base import Tuner, TunerConfig, features
+from peftselect.tuners.low_rank import LowRankLayer
 from peftselect.tuners.registry import register_tuner
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class SkillsConfig(TunerConfig):
     scale: float = field(default=1.0, metadata={"help": "factor on the update"})
 
 
-class SkillsLayer(TunerLayer):
+class SkillsLayer(LowRankLayer):
     """A linear layer with a mixture of low-rank updates beside it."""
 
     adapter_layer_names: tuple[str, ...] = ("psel_skills_down", "psel_skills_up", "psel_skills_router")
@@ -53,40 +53,12 @@ class SkillsLayer(TunerLayer):
             "router": nn.Parameter(torch.empty(config.skills).uniform_(-1e-3, 1e-3)),
         }
 
-    def matrices(self, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def factors(self, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Both factors as the task mixes them (Ponti et al., equation 3: a share of each, summing to one)."""
         share = torch.sigmoid(self.leaf("router", adapter))
         share = share / (share.sum() + _EPSILON)
         down = torch.einsum("s,sri->ri", share, self.leaf("down", adapter))
         return down, torch.einsum("s,sor->or", share, self.leaf("up", adapter))
-
-    def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The layer's output and what the mixture adds to it."""
-        result: torch.Tensor = self.base_layer(states, *args, **kwargs)
-        for adapter in self.working if not self.merged else ():
-            down, up = self.matrices(adapter)
-            added = functional.linear(functional.linear(like(states, down), down), up)
-            result = result + (added * self.configs[adapter].scale).to(result.dtype)
-        return result
-
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Add the mixture to the weight."""
-        for adapter in adapter_names or self.working:
-            self._add(adapter, 1.0)
-            self.merged_adapters.append(adapter)
-
-    def unmerge(self) -> None:
-        """Take it off again."""
-        while self.merged_adapters:
-            self._add(self.merged_adapters.pop(), -1.0)
-
-    def _add(self, adapter: str, sign: float) -> None:
-        base = self.get_base_layer()
-        if not base.weight.is_floating_point():
-            raise ValueError("an update cannot be merged into a quantised weight")
-        down, up = self.matrices(adapter)
-        delta = (up @ down * (sign * self.configs[adapter].scale)).detach().to(base.weight.dtype)
-        base.weight.data += delta.T if hasattr(base, "nf") else delta
 
 
 class SkillsModel(Tuner):
