@@ -144,6 +144,28 @@ def test_slots_are_marked_and_read_back() -> None:
     assert task.read(task.split("to <city>new</day> <day>mon")) == []
 
 
+def test_the_start_that_the_model_sets_is_no_label(tiny_models: Callable[[str], Path]) -> None:
+    import transformers
+    from tokenizers import processors
+
+    from peftselect.task import TaskContext
+    from tests.tiny import feature_extractor, tokenizer
+
+    reader = tokenizer()
+    reader.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 3), ("</s>", 1)]
+    )
+    model = transformers.WhisperForConditionalGeneration.from_pretrained(tiny_models("whisper"))
+    assert model.config.decoder_start_token_id == 3
+    task = host().task("speech_recognition")
+    context = TaskContext(
+        reader, "encoder-decoder", "speech_seq2seq", 2, 8, feature_extractor=feature_extractor("whisper")
+    )
+    row = {"audio": clip(0, ("red",)), "text": "red dog"}
+    batch = task.collator(context, model)(list(task.encode_train([row], context)))
+    assert reader.convert_ids_to_tokens(batch["labels"][0].tolist()) == ["red", "dog", "</s>"]
+
+
 def test_ctc_takes_repeats_and_blanks_out() -> None:
     from peftselect.task import TaskContext
 
@@ -188,10 +210,13 @@ def test_a_tuned_speech_model_predicts_on_sound_without_answers(
         task, str(tiny_models("wav2vec2")), train=str(rows(tmp_path, *heard)), method="weighted_sum", device="cpu",
         output=tmp_path / "out", max_length=1, max_steps=4, settings={"precision": "fp32"},
     )  # fmt: skip
+    kept = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert len(kept) > 1
     new = tmp_path / "new.jsonl"
-    new.write_text("".join(json.dumps({"audio": clip(number, ("red",))}) + "\n" for number in (40, 41)))
-    done = peftselect("predict", str(tmp_path / "out"), "--data", str(new))
+    new.write_text("".join(json.dumps({"audio": item["row"]["audio"]}) + "\n" for item in kept))
+    done = peftselect("predict", str(tmp_path / "out"), "--data", str(new), "--output", str(tmp_path / "said.jsonl"))
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.strip("\n").split("\n")) == 2
+    said = [json.loads(line)["prediction"] for line in (tmp_path / "said.jsonl").read_text().splitlines()]
+    assert said == [item["prediction"] for item in kept]
     scored = peftselect("evaluate", str(tmp_path / "out"), "--data", str(tmp_path / "rows.jsonl"), "--json")
     assert scored.returncode == 0, scored.stderr

@@ -62,6 +62,7 @@ class SpeechTask(Task):
 
         extractor = context.feature_extractor
         width = getattr(model, "dtype", None)
+        start = getattr(getattr(model, "config", None), "decoder_start_token_id", None)
 
         def collate(features: list[Row]) -> dict[str, Any]:
             sounds = [_samples(row["audio"], extractor.sampling_rate, context.max_length) for row in features]
@@ -74,6 +75,8 @@ class SpeechTask(Task):
             labels = [row["labels"] for row in features]
             if isinstance(labels[0], int):
                 return {**batch, "labels": torch.tensor(labels)}
+            if context.head != "ctc":  # Whisper's tokenizer writes the start, which the model puts before labels itself
+                labels = [ids[1:] if ids[:1] == [start] else ids for ids in labels]
             longest = max(map(len, labels))
             padded = [[*ids, *[IGNORED] * (longest - len(ids))] for ids in labels]
             return {**batch, "labels": torch.tensor(padded, dtype=torch.long)}
@@ -162,15 +165,13 @@ class Transcription(SpeechTask):
         return (BLANK, *sorted({symbol for row in rows for symbol in self.symbols(row)}), UNKNOWN)
 
     def label_value(self, row: Row, context: TaskContext) -> list[int]:
-        """Ids of the symbols; for a decoder those of its tokenizer, the start (which the model sets) left out."""
+        """Ids of the symbols; for a decoder those of its tokenizer."""
         if context.head == "ctc":
             ids = {symbol: number for number, symbol in enumerate(context.labels)}
             return [ids.get(symbol, ids[UNKNOWN]) for symbol in self.symbols(row)]
         tokenizer = context.tokenizer
         room = context.max_target_length or None
         written = list(tokenizer(self.spelled(row), max_length=room, truncation=True).input_ids)
-        start = getattr(context.model_config, "decoder_start_token_id", None)
-        written = written[1:] if written[:1] == [start] else written
         end = tokenizer.eos_token_id
         return written if end is None or written[-1:] == [end] else [*written, end]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from peftselect.hookspecs import hookimpl
-from peftselect.metrics import compute
 from peftselect.task import Column, Row, Task
 from peftselect.tasks._speech import SOUND, Transcription
 
@@ -65,13 +65,7 @@ class SlotFilling(Transcription):
 
     def split(self, text: str) -> list[str]:
         """Characters, marks whole."""
-        import re
-
         return re.findall(r"</?[\w.\-]+>|.", text)
-
-    def score(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
-        """Slots and their values."""
-        return compute(self.metrics, predictions, [self.read(self.symbols(row)) for row in rows])
 
 
 @hookimpl
