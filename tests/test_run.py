@@ -77,16 +77,21 @@ def arguments(folder: Path, task: str, model: Path, method: str, **more: Any) ->
 Outputs = dict[str, Path]
 
 
+def run_all(folder: Path, tiny_models: Callable[[str], Path]) -> Outputs:
+    """Run each of RUNS; their output folders."""
+    return {
+        task: peftselect.run(**arguments(folder, task, tiny_models(kind), method)).output
+        for task, (kind, method) in RUNS.items()
+    }
+
+
 @pytest.fixture(scope="module")
 def outputs(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
     """The output folder of each of RUNS."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PEFTSELECT_HOME", str(folder / "home"))
-        yield {
-            task: peftselect.run(**arguments(folder, task, tiny_models(kind), method)).output
-            for task, (kind, method) in RUNS.items()
-        }
+        yield run_all(folder, tiny_models)
 
 
 def read_json(file: Path) -> Any:

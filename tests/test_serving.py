@@ -16,31 +16,16 @@ from peftselect.cli import main
 from peftselect.plugin_manager import host
 from peftselect.serving import intervals
 from peftselect.serving.intervals import Bootstrap
-from tests.test_run import arguments, make_row, read_json, write_rows
-
-#: one run for each kind of head and of saving: task -> model, method
-RUNS = {
-    "classification": ("bert", "lora"),
-    "similarity": ("distilbert", "full_finetuning"),
-    "ner": ("bert", "prompt_tuning"),
-    "qa": ("bert", "lora"),
-    "multiple_choice": ("roberta", "ia3"),
-    "summarization": ("t5", "p_tuning"),
-    "text_generation": ("gpt2", "prefix_tuning_peft"),
-}
-Runs = dict[str, Path]
+from tests.test_run import RUNS, Outputs, arguments, make_row, read_json, run_all, write_rows
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def runs(tiny_models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outputs]:
     """The output folder of each of RUNS, and of a second classifier."""
     folder = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PEFTSELECT_HOME", str(folder / "home"))
-        made = {
-            task: peftselect.run(**arguments(folder, task, tiny_models(kind), method)).output
-            for task, (kind, method) in RUNS.items()
-        }
+        made = run_all(folder, tiny_models)
         order = arguments(folder, "classification", tiny_models("bert"), "bitfit")
         made["second classifier"] = peftselect.run(**order).output
         order = arguments(folder, "summarization", tiny_models("t5"), "ia3")
@@ -64,7 +49,7 @@ def task_rows(task: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("task", RUNS)
-def test_predictions_are_those_of_the_run(runs: Runs, task: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_are_those_of_the_run(runs: Outputs, task: str, capsys: pytest.CaptureFixture[str]) -> None:
     kept = [json.loads(line)["prediction"] for line in (runs[task] / "predictions.jsonl").read_text().splitlines()]
     answers = {"label", "score", "ner_tags", "answers", "answer", "target"}
     asked = runs[task].parent / f"{task}-asked.jsonl"
@@ -75,7 +60,7 @@ def test_predictions_are_those_of_the_run(runs: Runs, task: str, capsys: pytest.
     assert found == (pytest.approx(kept, abs=1e-4) if task == "similarity" else kept)
 
 
-def test_texts_come_in_by_option_and_go_out_as_lines(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_come_in_by_option_and_go_out_as_lines(runs: Outputs, capsys: pytest.CaptureFixture[str]) -> None:
     kept = [json.loads(line) for line in (runs["classification"] / "predictions.jsonl").read_text().splitlines()]
     texts = [word for row in kept[:3] for word in ("--text", row["input"][0])]
     assert said(capsys, "predict", runs["classification"], *texts).splitlines() == [
@@ -83,7 +68,7 @@ def test_texts_come_in_by_option_and_go_out_as_lines(runs: Runs, capsys: pytest.
     ]
 
 
-def test_predictions_are_written_where_asked(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_are_written_where_asked(runs: Outputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_rows(tmp_path / "rows.jsonl", "classification", range(3))
     said(capsys, "predict", runs["classification"], "--data", data, "--output", tmp_path / "out.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -109,7 +94,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_cannot_be_done_is_said_in_a_line(
-    case: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    case: str, runs: Outputs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words, message = WRONG[case]
@@ -120,7 +105,7 @@ def test_what_cannot_be_done_is_said_in_a_line(
 
 
 def test_evaluation_has_intervals_comparisons_groups_and_what_was_forgotten(
-    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    runs: Outputs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intervals, "FEW_DRAWS", 20)
     rows = [{**make_row("classification", n), "dialect": "north" if n % 3 else "south"} for n in range(64, 134)]
@@ -156,7 +141,7 @@ def test_evaluation_has_intervals_comparisons_groups_and_what_was_forgotten(
 
 
 def test_an_adapter_that_others_wrote_is_scored_too(
-    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    runs: Outputs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intervals, "FEW_DRAWS", 20)
     bare = tmp_path / "bare"
@@ -187,7 +172,7 @@ def test_intervals_are_those_of_a_mean() -> None:
 
 @pytest.mark.parametrize("task", ["classification", "second summarizer", "multiple_choice"])
 def test_a_merged_model_answers_the_same(
-    task: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: str, runs: Outputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = json.loads(said(capsys, "merge", runs[task], "--output", tmp_path / "merged", "--json"))
     assert found["share"] < 1e-4
@@ -203,7 +188,7 @@ def test_a_merged_model_answers_the_same(
 
 
 def test_a_merge_that_changes_the_answers_writes_nothing(
-    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    runs: Outputs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peftselect import modeling
 
@@ -224,7 +209,7 @@ def test_a_merge_that_changes_the_answers_writes_nothing(
     assert read_json(runs["classification"] / "serving.json")["mergeable"] is True
 
 
-def test_runs_are_put_side_by_side(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_put_side_by_side(runs: Outputs, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [runs["classification"], runs["second classifier"]]
     found = json.loads(said(capsys, "compare", *folders, "--json"))
     records = [read_json(folder / "run.json") for folder in folders]
@@ -271,7 +256,7 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("task", RUNS)
 def test_the_report_is_one_page_that_needs_nothing_else(
-    task: str, runs: Runs, capsys: pytest.CaptureFixture[str]
+    task: str, runs: Outputs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said(capsys, "report", runs[task])
     text = (runs[task] / "report.html").read_text()
@@ -293,7 +278,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(
 
 
 def test_the_report_escapes_what_people_wrote_and_shows_the_candidates(
-    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Outputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(runs["summarization"], tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]

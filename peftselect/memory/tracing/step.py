@@ -153,9 +153,7 @@ def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int, turn:
     held = (output, loss) if made.loop.keeps_outputs else None
     del output
     log.mark(f"backward {index}")
-    # in this thread: one that autograd keeps for the device would still be taking its graph apart when the step is over
-    with torch.autograd.set_multithreading_enabled(False):
-        loss.backward()
+    loss.backward()
     log.relabel((p.grad for p in model.parameters() if p.grad is not None), "gradients")
     if not turn.last:
         return held
