@@ -30,7 +30,9 @@ def tasks_served(method: Method, tasks: Mapping[str, Task]) -> list[str]:
     return [
         name
         for name, task in tasks.items()
-        if any(kind in method.architectures and head in method.heads for kind, head in task.heads.items())
+        if any(
+            kind in method.architectures and task.head_for(kind, method.heads) in method.heads for kind in task.heads
+        )
     ]
 
 

@@ -20,9 +20,11 @@ QuantizedBase = Literal["no", "possible", "required"]
 #: "runnable": trains by itself; "stage": done to the model before or after training; "baseline": evaluated, not
 #: trained; "reference": named by the thesis, but nothing that can be run here
 Kind = Literal["runnable", "stage", "baseline", "reference"]
-#: every head that has a loss of its own; ``feature_extraction`` (no head: vectors) is served by those that name it
-ALL_HEADS: frozenset[str] = frozenset(get_args(HeadKind)) - {"feature_extraction"}
 VECTORS: frozenset[str] = frozenset({"feature_extraction"})
+#: the head of masked language models, under which a label is a word that fills the mask of a prompt
+PROMPTED: frozenset[str] = frozenset({"masked_lm"})
+#: every usual head; those of VECTORS (no head: no loss of its own) and PROMPTED are served by those that name them
+ALL_HEADS: frozenset[str] = frozenset(get_args(HeadKind)) - VECTORS - PROMPTED
 #: heads that write, and have no parameters of their own
 LANGUAGE_MODEL_HEADS: frozenset[str] = frozenset({"causal_lm", "seq2seq_lm", "speech_seq2seq"})
 #: heads of models that hear: their inputs have no embeddings to put vectors before
@@ -211,8 +213,13 @@ class Method(ABC):
         return 0
 
     def examples(self, values: Mapping[str, Any]) -> int:
-        """How many solved training examples stand before every question (baselines of language models)."""
+        """How many solved training examples stand beside every question: all of them before it (baselines of language
+        models), or so many of each label behind it (methods under a masked language model's head)."""
         return 0
+
+    def label_words(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Words that stand for the labels, in their order, under a masked language model's head; empty: the task's."""
+        return ()
 
     def peft_config(self, shape: ModelShape, values: Mapping[str, Any], context: ApplyContext) -> Any:
         """The peft configuration. Only methods that override :meth:`apply` may leave it out."""

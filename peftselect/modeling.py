@@ -34,6 +34,7 @@ AUTO_CLASSES = {
     "audio_classification": "AutoModelForAudioClassification",
     "ctc": "AutoModelForCTC",
     "speech_seq2seq": "AutoModelForSpeechSeq2Seq",
+    "masked_lm": "AutoModelForMaskedLM",
 }
 DTYPES = {"bf16": torch.bfloat16, "pure_bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _SIXTEEN_BITS = (torch.bfloat16, torch.float16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from peftselect.errors import InputError
+from peftselect.method import PROMPTED
 
 if TYPE_CHECKING:
     from peftselect.problem import BaseModel
@@ -67,6 +68,26 @@ def fit_tokenizer(base_model: BaseModel, model: Any, tokenizer: Any, shape: Mode
         model.config.pad_token_id = tokenizer.pad_token_id
     if getattr(model, "generation_config", None) is not None and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
+    if shape.head.kind in PROMPTED:
+        if tokenizer.mask_token_id is None:
+            raise InputError(f"{base_model.reference}: the tokenizer has no mask", "take a masked language model")
+        speak_at_mask(model, tokenizer.mask_token_id)
+
+
+def speak_at_mask(model: Any, mask: int) -> None:
+    """Let a masked language model look for a word at the first mask of each row alone: logits (rows, 1, vocabulary).
+
+    Of all other positions nobody reads the logits, which are as many as the vocabulary's words each.
+    """
+
+    def first_mask(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        tokens: Any = kwargs.get("input_ids", args[0] if args else None)
+        states = output[0]
+        at = (tokens == mask).int().argmax(dim=1).view(-1, 1, 1).expand(-1, 1, states.shape[-1])
+        output["last_hidden_state"] = states.gather(1, at)
+        return output
+
+    model.base_model.register_forward_hook(first_mask, with_kwargs=True)
 
 
 def first_line(error: BaseException) -> str:

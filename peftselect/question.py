@@ -22,6 +22,7 @@ from peftselect.problem import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from peftselect.method import Method
     from peftselect.problem import BaseModel
     from peftselect.task import Row, Task
 
@@ -65,6 +66,22 @@ def make_problem(
             )
         length = min(length, shape.longest_input)
     return Problem(task, base, shape, data, machine, priorities, batch_size, length, target, precision, quantization)
+
+
+def under(problem: Problem, method: Method) -> Problem:
+    """The question under a head of its task that ``method`` serves, where the task has another one."""
+    head = problem.task.head_for(problem.shape.architecture, method.heads)
+    return problem if head is None else under_head(problem, head)
+
+
+def under_head(problem: Problem, head: str) -> Problem:
+    """The question under another head of its task."""
+    from peftselect.shapes import read_shape
+
+    if head == problem.shape.head.kind:
+        return problem
+    labels, base = problem.data.num_labels or problem.task.default_labels, problem.model
+    return replace(problem, shape=read_shape(base.config, head, labels, new_pooler=base.lacks_pooler))
 
 
 def _length(tokens: int | None, default: int, step: int = LENGTH_STEP) -> int:

@@ -21,6 +21,7 @@ HeadKind = Literal[
     "audio_classification",
     "ctc",
     "speech_seq2seq",
+    "masked_lm",
 ]
 Stack = Literal["encoder", "decoder"]
 Role = Literal[

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from peftselect.method import Candidate
     from peftselect.problem import Problem
@@ -72,6 +72,10 @@ class TaskContext:
     audio: AudioInput | None = None
     #: replaces the task's own prompt; ``{source}`` stands for the input
     template: str | None = None
+    #: under a masked language model's head: words that stand for the labels, in their order; empty: the task's own
+    label_words: tuple[str, ...] = ()
+    #: under that head: solved rows that stand behind every input
+    demonstrations: tuple[Row, ...] = ()
 
     @property
     def processors(self) -> tuple[Any, ...]:
@@ -111,6 +115,8 @@ class Task(ABC):
     modality: ClassVar[str] = "text"
     #: kind of task head by architecture of the base model; an architecture that is missing cannot serve the task
     heads: ClassVar[Mapping[str, str]]
+    #: further heads by architecture, which the task takes where a method serves no other
+    other_heads: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     columns: ClassVar[tuple[Column, ...]]
     #: names of the metrics reported, the first being the one that early stopping and the records use
     metrics: ClassVar[tuple[str, ...]]
@@ -137,6 +143,12 @@ class Task(ABC):
     def metric(self) -> str:
         """The primary metric."""
         return self.metrics[0]
+
+    def head_for(self, architecture: str, served: Collection[str]) -> str | None:
+        """The head of the task on an architecture: its own, or another of ``served``; None where it has none."""
+        own = self.heads.get(architecture)
+        fitting = [head for head in self.other_heads.get(architecture, ()) if head in served]
+        return fitting[0] if fitting and own not in served else own
 
     def generates(self, head: str) -> bool:
         """Whether evaluation under this head generates text."""

@@ -20,6 +20,7 @@ HEADS = {
     "question_answering": "qa",
     "multiple_choice": "mc",
     "feature_extraction": "vec",
+    "masked_lm": "mlm",
 }
 STACKS = {"encoder": "enc", "decoder": "dec", "encoder-decoder": "e-d"}
 _QUANTIZED = {"possible": console.styled("●", "green"), "required": console.styled("only", "yellow")}

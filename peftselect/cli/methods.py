@@ -42,8 +42,9 @@ def methods(name: str | None, model: str, matrix: bool, as_json: bool) -> None:
     """List the methods, or with NAME say all about one: idea, formula, settings, structure, evidence, limits."""
     from peftselect.base_models import resolve_base_model
     from peftselect.cli import console
+    from peftselect.method import Method
     from peftselect.plugin_manager import host
-    from peftselect.shapes import read_shape
+    from peftselect.shapes import read_shape, shape_for
 
     if name is None and as_json:
         from peftselect.catalogue import document
@@ -61,6 +62,8 @@ def methods(name: str | None, model: str, matrix: bool, as_json: bool) -> None:
             _list(list(host().entries().values()), shape, base.name)
         return
     entry = host().entry(name)
+    if isinstance(entry, Method):
+        shape = shape_for(entry, base.config)
     if as_json:
         console.print_json({"schema": 1, "model": base.name, **_document(entry, shape)})
     else:

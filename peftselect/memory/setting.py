@@ -11,7 +11,7 @@ from peftselect.memory.states import OPTIMIZER_BYTES
 from peftselect.method import Recipe, resolve_values
 from peftselect.plugin_manager import host
 from peftselect.question import one_of
-from peftselect.shapes import read_shape
+from peftselect.shapes import read_shape, shape_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,11 +79,11 @@ def settle(
         raise InputError("name one method, or one PEFT configuration", "--method NAME or --peft-config FILE")
     base = resolve_base_model(model)
     wanted = host().task(task) if task else None
-    shape = _shape(base, wanted, num_labels)
     one_of("optimizer", optimizer, OPTIMIZERS)
     one_of("precision", precision, PRECISIONS)
     one_of("quantization", quantization or "none", QUANTIZATIONS)
     chosen = host().method(method) if method is not None else None
+    shape = _shape(base, wanted, num_labels, chosen)
     values: dict[str, Any] = {}
     if chosen is not None:
         _serves(chosen, base, shape)
@@ -112,12 +112,12 @@ def settle(
     return Setting(base, shape, chosen, values, recipe, machine, peft_config)
 
 
-def _shape(base: BaseModel, task: Task | None, num_labels: int) -> ModelShape:
+def _shape(base: BaseModel, task: Task | None, num_labels: int, method: Method | None) -> ModelShape:
     labels = _within("number of labels", num_labels, MOST_ROWS)
     shape = read_shape(base.config, num_labels=labels)
     if task is None:
-        return shape
-    head = task.heads.get(shape.architecture)
+        return shape if method is None else shape_for(method, base.config, labels)
+    head = task.head_for(shape.architecture, method.heads if method else ())
     if head is None:
         able = ", ".join(sorted(task.heads))
         raise InputError(f"{base.name} ({shape.architecture}) cannot serve {task.name}", f"it takes: {able}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peftselect.method import ADAPTER_HEADER_BYTES, LANGUAGE_MODEL_HEADS
+from peftselect.method import ADAPTER_HEADER_BYTES, LANGUAGE_MODEL_HEADS, PROMPTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +103,8 @@ def autocast_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe, trai
     """
     if recipe.precision not in ("bf16", "fp16"):
         return 0
-    last = shape.vocab_size * shape.embedding_size if shape.head.kind in LANGUAGE_MODEL_HEADS else 0
+    speaks = shape.head.kind in LANGUAGE_MODEL_HEADS | PROMPTED
+    last = shape.vocab_size * shape.embedding_size if speaks else 0
     if traits.trains_base_weights:
         return 2 * (linear_parameters(shape) + last)
     return 2 * (linear_parameters(shape) - _packed(shape) + last + trainable) if recipe.quantization else 0

@@ -9,6 +9,7 @@ from peftselect.memory.closed_form import verdict
 from peftselect.memory.estimate import from_trace, trace_setting
 from peftselect.memory.setting import Setting
 from peftselect.memory.trace import NotTracedError
+from peftselect.question import under
 from peftselect.selector import constraints, scoring
 from peftselect.selector.answer import Excluded, FailedConstraint, RankedCandidate
 from peftselect.selector.command import run_command
@@ -97,7 +98,8 @@ def _checked(
 
 def _setting(problem: Problem, item: RankedCandidate) -> Setting:
     candidate = item.candidate
-    return Setting(problem.model, problem.shape, candidate.method, candidate.values, candidate.recipe, problem.hardware)
+    shape = under(problem, candidate.method).shape
+    return Setting(problem.model, shape, candidate.method, candidate.values, candidate.recipe, problem.hardware)
 
 
 def _stricter(problem: Problem, traced: MemoryEstimate, closed: MemoryEstimate) -> Problem:

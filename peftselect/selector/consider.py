@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from peftselect.duration import predict_train_seconds
@@ -13,6 +13,7 @@ from peftselect.memory.changes import Change, cheapest_changes
 from peftselect.memory.closed_form import FITS_MARGIN
 from peftselect.memory.states import saved_bytes, total_parameters
 from peftselect.method import Candidate, Recipe, resolve_values
+from peftselect.question import under
 from peftselect.selector import constraints, reasons, scoring
 from peftselect.selector.answer import Excluded, FailedConstraint, Predicted, RankedCandidate
 from peftselect.selector.command import run_command
@@ -51,7 +52,8 @@ class Question:
 
 def consider(question: Question, method: Method, twin: str | None) -> RankedCandidate | Excluded:
     """Exclude ``method``, or price it. Every constraint that fails is found, not only the first."""
-    problem = question.problem
+    problem = under(question.problem, method)
+    question = replace(question, problem=problem)
     failed = constraints.cannot_serve(problem, method)
     if failed:
         change = {

@@ -16,7 +16,7 @@ from peftselect.method import Recipe
 from peftselect.plugin_manager import host
 from peftselect.problem import DataProfile, Hardware, Priorities
 from peftselect.processors import fit_tokenizer, load_processors
-from peftselect.question import make_problem
+from peftselect.question import make_problem, under_head
 from peftselect.serving.inputs import with_blanks
 from peftselect.task import TaskContext
 from peftselect.training import trainer
@@ -150,6 +150,8 @@ def load(saved: Saved, *, device: str | None = None, bare: bool = False, name: s
         labels=saved.labels,
         prepended_positions=saved.prepended_positions,
         template=saved.template,
+        label_words=saved.label_words,
+        demonstrations=saved.demonstrations,
         feature_extractor=extractor,
         audio=problem.shape.audio,
     )
@@ -162,7 +164,8 @@ def _problem(saved: Saved, device: str) -> Problem:
     lengths = (saved.max_length or None, saved.max_target_length or None)
     name = "cpu" if device == "cpu" else ""
     task = host().task(saved.task)
-    return make_problem(task, base, data, Hardware(name=name), Priorities(), saved.batch_size, lengths, None, None)
+    asked = make_problem(task, base, data, Hardware(name=name), Priorities(), saved.batch_size, lengths, None, None)
+    return under_head(asked, saved.head) if saved.head else asked
 
 
 def _recipe(saved: Saved, device: str) -> Recipe:

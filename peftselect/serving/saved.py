@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from peftselect.errors import InputError
 from peftselect.plugin_manager import host
 from peftselect.training.output import RECORD_FILE, SERVING_FILE
+
+if TYPE_CHECKING:
+    from peftselect.task import Row
 
 Precision = Literal["bf16", "fp16", "fp32", "pure_bf16"]
 
@@ -30,6 +33,10 @@ class Saved:
     mergeable: bool = True
     labels: tuple[str, ...] = ()
     template: str | None = None
+    #: kind of task head; empty: the task's own
+    head: str = ""
+    label_words: tuple[str, ...] = ()
+    demonstrations: tuple[Row, ...] = ()
     #: our columns by the names that the training file gave them, and that file
     columns: Mapping[str, str] = field(default_factory=dict)
     train: str = ""
@@ -57,7 +64,8 @@ def read_saved(folder: str | Path, *, task: str | None = None, model: str | None
         raise InputError(f"there is no folder {folder}", "give the --output of a run, or a folder with an adapter")
     known = _document(path / SERVING_FILE) or _of_adapter(path, task)
     document = {name: value for name, value in known.items() if name in {item.name for item in fields(Saved)}}
-    document |= {"labels": tuple(document.get("labels", ()))} | ({"model": model} if model else {})
+    lists = ("labels", "label_words", "demonstrations")
+    document |= {name: tuple(document.get(name, ())) for name in lists} | ({"model": model} if model else {})
     if task is not None:
         document["task"] = task
     return Saved(folder=path, **{**document, "task": host().task(document["task"]).name})

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peftselect.errors import InputError, UnknownNameError
 from peftselect.shape import HeadShape, ModelShape
 from peftselect.shapes.body import FAMILIES, Body, Config
+
+if TYPE_CHECKING:
+    from peftselect.method import Method
 
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation", "dense_act_fn")
 _DROPOUTS = ("hidden_dropout_prob", "dropout_rate", "dropout", "resid_pdrop", "resid_dropout", "hidden_dropout")
@@ -55,6 +58,17 @@ def read_shape(config: Config, head: str | None = None, num_labels: int = 2, *, 
         )
     shape = HeadShape(made.kind, made.parameters, made.modules, num_labels if made.modules else 0, made.width)
     return _shape(str(kind), body, shape, made.frozen, made.frozen_biases, config)
+
+
+def shape_for(method: Method, config: Config, num_labels: int = 2) -> ModelShape:
+    """The shape under the usual head, or, where ``method`` does not serve that, under one that it serves."""
+    shape = read_shape(config, num_labels=num_labels)
+    for head in sorted(method.heads) if shape.head.kind not in method.heads else ():
+        try:
+            return read_shape(config, head, num_labels)
+        except InputError:
+            continue
+    return shape
 
 
 def _shape(kind: str, body: Body, head: HeadShape, frozen: int, frozen_biases: int, config: Config) -> ModelShape:

@@ -32,6 +32,12 @@ def _plain_heads(hidden: int, *, pooler: bool) -> dict[str, Callable[[int], Head
     }
 
 
+def _masked(hidden: int, wide: int, vocabulary: int) -> dict[str, Callable[[int], Head]]:
+    """The head of masked language models: a layer, a norm, and a bias for each word beside the tied embeddings."""
+    size, biases = linear_parameters(hidden, wide) + 2 * wide + vocabulary, 2 * wide + vocabulary
+    return {"masked_lm": lambda _: Head("masked_lm", vocabulary, frozen=size, frozen_biases=biases)}
+
+
 def _bert_body(config: Config, heads: dict[str, Callable[[int], Head]], *, offset: int = 0) -> Body:
     hidden, layers = need(config, "hidden_size"), need(config, "num_hidden_layers")
     ffn, vocabulary = need(config, "intermediate_size"), need(config, "vocab_size")
@@ -60,14 +66,16 @@ def _bert_body(config: Config, heads: dict[str, Callable[[int], Head]], *, offse
 @family("bert")
 def bert(config: Config) -> Body:
     """BERT (Devlin et al. 2019)."""
-    return _bert_body(config, _plain_heads(need(config, "hidden_size"), pooler=True))
+    hidden = need(config, "hidden_size")
+    heads = _plain_heads(hidden, pooler=True) | _masked(hidden, hidden, need(config, "vocab_size"))
+    return _bert_body(config, heads)
 
 
 @family("roberta", "xlm-roberta", "camembert")
 def roberta(config: Config) -> Body:
     """RoBERTa: classification reads the first token through a layer of the head; two positions are taken by padding."""
     hidden = need(config, "hidden_size")
-    heads = _plain_heads(hidden, pooler=True)
+    heads = _plain_heads(hidden, pooler=True) | _masked(hidden, hidden, need(config, "vocab_size"))
     heads["sequence_classification"] = partial(_two_layers, hidden, ("classifier",), "sequence_classification")
     return _bert_body(config, heads, offset=int(config.get("pad_token_id", 1)) + 1)
 
@@ -98,7 +106,7 @@ def distilbert(config: Config) -> Body:
         ("ffn.lin1", "ffn_in", hidden, ffn, True),
         ("ffn.lin2", "ffn_out", ffn, hidden, True),
     )
-    heads = _plain_heads(hidden, pooler=False)
+    heads = _plain_heads(hidden, pooler=False) | _masked(hidden, hidden, vocabulary)
     for kind in ("sequence_classification", "multiple_choice"):
         heads[kind] = partial(_two_layers, hidden, ("pre_classifier", "classifier"), kind)
     return Body(
@@ -128,7 +136,7 @@ def albert(config: Config) -> Body:
         ("ffn_output", "ffn_out", ffn, hidden, True),
         applications=layers * inner,
     )
-    heads = _plain_heads(hidden, pooler=True)
+    heads = _plain_heads(hidden, pooler=True) | _masked(hidden, wide, vocabulary)
     return Body(
         "encoder", hidden, need(config, "num_attention_heads"), ffn, vocabulary, linears,
         embeddings=(vocabulary + positions + int(config.get("type_vocab_size", 2))) * wide,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from peftselect.hookspecs import hookimpl
+from peftselect.method import PROMPTED
 from peftselect.metrics import compute
-from peftselect.task import Column, Row, Task, TaskContext
+from peftselect.task import Column, Objective, Row, Task, TaskContext
 from peftselect.tasks._labels import ENCODERS, FIRST, SECOND, SequenceTask, sorted_labels
+from peftselect.tasks._prompted import FillMask, encode
 
 
 class Classification(SequenceTask):
@@ -26,6 +28,7 @@ class Classification(SequenceTask):
         Column("text_pair", "text", ("text_b", *SECOND), required=False),
         Column("label", "label", ("labels", "label_text", "category", "class", "sentiment", "intent", "target")),
     )
+    other_heads: ClassVar[Mapping[str, tuple[str, ...]]] = {"encoder": ("masked_lm",)}
     metrics = ("accuracy", "f1", "precision", "recall", "matthews_correlation")
     default_models = ENCODERS
     default_max_length = 256
@@ -41,6 +44,14 @@ class Classification(SequenceTask):
     def label_names(self, rows: Sequence[Row]) -> tuple[str, ...]:
         """Distinct labels of the rows."""
         return sorted_labels([row["label"] for row in rows])
+
+    def objective(self, context: TaskContext) -> Objective | None:
+        """Words at a mask, where a masked language model is asked."""
+        return FillMask(context) if context.head in PROMPTED else None
+
+    def encode_train(self, rows: Sequence[Row], context: TaskContext) -> Any:
+        """Token ids with a label each, of prompts where a masked language model is asked."""
+        return encode(self, rows, context) if context.head in PROMPTED else super().encode_train(rows, context)
 
     def decode(self, predictions: Any, rows: Sequence[Row], encoded: Any, context: TaskContext) -> list[Any]:
         """The label of the largest logit."""

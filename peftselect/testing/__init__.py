@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from peftselect.method import ALL_ARCHITECTURES, ALL_HEADS, VECTORS
+from peftselect.method import ALL_ARCHITECTURES, ALL_HEADS, PROMPTED, VECTORS
 from peftselect.modeling import count_parameters, merge
 from peftselect.testing.behaviour import BehaviourContract
 from peftselect.testing.models import auto_class, logits, saved_parameters
@@ -34,7 +34,7 @@ class MethodContract(BehaviourContract):
         assert self.method.__doc__, "a method explains itself in a docstring"
         assert all(reference.url.startswith("http") and reference.year > 1980 for reference in made.references)
         assert made.references, "a method says where it comes from"
-        assert made.heads <= ALL_HEADS | VECTORS
+        assert made.heads <= ALL_HEADS | VECTORS | PROMPTED
         assert made.heads
         assert made.architectures <= ALL_ARCHITECTURES
         assert made.acts_on, "acts_on says which parts of the network change"

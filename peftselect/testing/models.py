@@ -129,6 +129,7 @@ def batch(case: Case, prepended: int = 0) -> dict[str, Any]:
         "audio_classification": lambda: {"labels": torch.tensor([0, 2])},
         "ctc": lambda: {"labels": torch.tensor([[1, 2, 1], [2, 1, -100]])},
         "speech_seq2seq": lambda: {"labels": ids},
+        "masked_lm": lambda: {"labels": ids},
     }
     answers = labels[case.shape.head.kind]()
     if case.shape.head.kind == "multiple_choice":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from peftselect.errors import NothingFitsError
 from peftselect.memory.closed_form import estimate_memory, verdict
+from peftselect.question import under
 from peftselect.selector.recipes import base_storages
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def cheaper(plan: RunPlan) -> RunPlan | None:
     before, after = plan.chosen.candidate, chosen.candidate
     name = "" if before.method is after.method else f"{after.method.title}, "
     step = f"out of memory with {_layout(before)}: went on with {name}{_layout(after)}"
-    return replace(plan, chosen=chosen, trail=(*plan.trail, step), notes=(*plan.notes, step))
+    problem = under(plan.problem, after.method)
+    return replace(plan, problem=problem, chosen=chosen, trail=(*plan.trail, step), notes=(*plan.notes, step))
 
 
 def goes_on(before: RunPlan, after: RunPlan) -> bool:

@@ -31,6 +31,7 @@ from peftselect.training import (
 from peftselect.training.degrade import ran_out
 from peftselect.training.evaluation import Evaluation
 from peftselect.training.progress import quiet
+from peftselect.training.prompting import prompting
 from peftselect.training.session import Session, make_runner, pad_alike, score_base
 from peftselect.training.splits import draw
 
@@ -105,6 +106,7 @@ def _prepare(plan: RunPlan, here: machine.Machine, work: Path, observer: Observe
         labels=plan.splits.labels,
         prepended_positions=candidate.method.prepended_positions(candidate.values),
         template=plan.template,
+        **prompting(plan, candidate),
     )
     rows = draw(plan.splits.validation, MONITORED[task.generates(context.head)], plan.seed)
     session = Session(plan, here, work, observer, peak, context, 0, 0.0, None, Evaluation(task, rows, context))

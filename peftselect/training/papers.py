@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from peftselect.training import output
 from peftselect.training.evaluation import finite
 from peftselect.training.model_card import model_card
+from peftselect.training.prompting import prompting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +70,8 @@ def _serving(plan: RunPlan, candidate: Candidate, base: str) -> dict[str, Any]:
         "mergeable": candidate.method.mergeable,
         "labels": list(plan.splits.labels),
         "template": plan.template,
+        "head": problem.shape.head.kind,
+        **prompting(plan, candidate),
         "columns": dict(plan.order.columns),
         "train": str(plan.order.train),
         "prepended_positions": 0 if plan.leaves == "model" else candidate.method.prepended_positions(candidate.values),

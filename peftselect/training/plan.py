@@ -11,6 +11,7 @@ from peftselect.data_checks import check_data
 from peftselect.errors import DataError, InputError, NothingFitsError, UnsupportedError
 from peftselect.method import Recipe
 from peftselect.problem import parse_duration
+from peftselect.question import under
 from peftselect.selector.answer import problem_to_json
 from peftselect.training.output import check, default_folder
 from peftselect.training.splits import data_set_name, read_splits
@@ -178,8 +179,8 @@ def _whole(name: str, value: Any) -> int:
 
 def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
     """Choose the candidate, check the data, name the output."""
-    problem = answer.problem
     chosen = choose(answer, order.method)
+    problem = under(answer.problem, chosen.candidate.method)
     stages = read_stages(order.before, order.after)
     check_stages(stages, problem.shape, chosen.candidate)
     held_out = [] if splits.test_is_validation else splits.test

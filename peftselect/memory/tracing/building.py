@@ -11,9 +11,10 @@ from peftselect.errors import InputError
 from peftselect.memory.trace import NotTracedError, TraceRequest
 from peftselect.memory.tracing.quantized import quantize
 from peftselect.memory.tracing.step import Batch
-from peftselect.method import ApplyContext, Method
+from peftselect.method import PROMPTED, ApplyContext, Method
 from peftselect.modeling import AUTO_CLASSES, DTYPES, rest_front, train_in_float32
 from peftselect.plugin_manager import host
+from peftselect.processors import speak_at_mask
 from peftselect.shape import ModelShape
 from peftselect.shapes import read_shape
 
@@ -64,6 +65,8 @@ def load_model(request: TraceRequest, shape: ModelShape, device: str) -> Any:
     loader = getattr(transformers, AUTO_CLASSES[shape.head.kind])
     with no_init_weights(), torch.device(device):
         model = loader.from_config(config, dtype=dtype)
+    if shape.head.kind in PROMPTED:
+        speak_at_mask(model, 0)
     if shape.audio is not None:
         model = model.to(device)  # wav2vec 2.0 makes its mask's vector by a constructor that knows no default device
     model.tie_weights()
@@ -148,6 +151,8 @@ def make_batch(shape: ModelShape, rows: int, length: int, target: int, before: i
         return {**batch, "start_positions": ids(rows), "end_positions": ids(rows)}
     if head in ("sequence_classification", "multiple_choice"):
         return {**batch, "labels": ids(rows)}
+    if head in PROMPTED:
+        return {**batch, "labels": ids(rows, 1)}  # as one word each
     if head == "token_classification":
         return {**batch, "labels": ids(rows, before + length)}
     return {**batch, "labels": ids(rows, target if head == "seq2seq_lm" else length)}
