@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -67,8 +68,11 @@ class RunRecord:
         return {"id": self.id, **document} if with_id else document
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any], where: str = "record") -> RunRecord:
-        """Read a record; DataError names ``where`` and the field that is missing or wrong."""
+    def from_json(cls, document: Mapping[str, Any], where: str = "record", *, check_id: bool = False) -> RunRecord:
+        """Read a record; DataError names ``where`` and the field that is missing or wrong.
+
+        ``check_id`` also refuses a document whose id is that of other content (it was changed after it was written).
+        """
         values = {key: value for key, value in document.items() if key in _FIELDS}
         if document.get("schema", SCHEMA) != SCHEMA:
             raise DataError(
@@ -87,13 +91,31 @@ class RunRecord:
         if not isinstance(values["candidate"].get("method"), str):
             raise DataError(f"{where}: candidate names no method", "candidate.method is the method's name")
         for name in ("scores", "baseline"):
-            try:
-                values[name] = {metric: Score(**score) for metric, score in values.get(name, {}).items()}
-                if not all(isinstance(score.value, int | float) for score in values[name].values()):
-                    raise TypeError("a value is not a number")
-            except TypeError as error:
-                raise DataError(f"{where}: {name} is malformed ({error})", "each score is {value, std}") from error
-        return cls(**values)
+            values[name] = {
+                metric: _score(score, f"{where}: {name} is malformed", metric)
+                for metric, score in values.get(name, {}).items()
+            }
+        record = cls(**values)
+        if check_id and (said := document.get("id", record.id)) != record.id:
+            raise DataError(
+                f"{where}: it has the id {said}, but its content is that of {record.id}",
+                "a record is not changed once it is written; without its id it is taken as a new one",
+            )
+        return record
+
+
+def _score(document: Any, what: str, metric: str) -> Score:
+    hint = "each score is {value, std, higher_is_better}"
+    if not isinstance(document, dict) or document.get("value") is None:
+        raise DataError(f"{what} ({metric} has no value)", hint)
+    if unknown := sorted(document.keys() - _SCORE_FIELDS):
+        raise DataError(f"{what} ({metric} has {unknown[0]!r}, which no score has)", hint)
+    value, deviation = document["value"], document.get("std")
+    for number in (value, 0.0 if deviation is None else deviation):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise DataError(f"{what} (a value is not a number)", hint)
+    return Score(**document)
 
 
 _FIELDS = frozenset(item.name for item in fields(RunRecord))
+_SCORE_FIELDS = frozenset(item.name for item in fields(Score))

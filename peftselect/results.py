@@ -40,7 +40,11 @@ class ResultsStore:
         self.url = str(url)
 
     def append(self, record: RunRecord) -> str:
-        """Store a record and return its id; InputError where the store cannot be written."""
+        """Store a record and return its id.
+
+        InputError where the store cannot be written; DataError where another record has the name already (it was
+        changed by hand), which stays as it is. Half a file of that name, as a crash may leave it, is replaced.
+        """
         file_system, folder = self._open()
         target = f"{folder}/{record.id}.json"
         temporary = f"{folder}/.{record.id}-{uuid.uuid4().hex}.tmp"
@@ -52,7 +56,9 @@ class ResultsStore:
             ) from error
         try:
             file_system.makedirs(folder, exist_ok=True)
-            file_system.pipe_file(temporary, text.encode())
+            if _holds(file_system, target, record):
+                return record.id
+            _write(file_system, temporary, text.encode())
             _move(file_system, temporary, target)
         except OSError as error:
             raise InputError(
@@ -73,7 +79,9 @@ class ResultsStore:
         records = []
         for name in sorted(str(item) for item in names if str(item).endswith(".json")):
             try:
-                records.append(_parse(file_system.cat_file(name), name))
+                records.append(parse(file_system.cat_file(name), name))
+            except FileNotFoundError:  # another process took it away since the folder was listed
+                continue
             except DataError as error:
                 if broken is None:
                     raise
@@ -90,11 +98,40 @@ class ResultsStore:
         return file_system, folder.rstrip("/")
 
 
+def _is_local(file_system: Any) -> bool:
+    return file_system.protocol == "file" or "file" in file_system.protocol
+
+
+def _holds(file_system: Any, target: str, record: RunRecord) -> bool:
+    """Whether the record is there already; DataError where its name is another's."""
+    if not file_system.exists(target):
+        return False
+    try:
+        there = parse(file_system.cat_file(target), target)
+    except (DataError, FileNotFoundError):
+        return False
+    if there.id != record.id:
+        raise DataError(
+            f"{target}: it holds record {there.id} under the name of {record.id}", "move it out of the store"
+        )
+    return True
+
+
+def _write(file_system: Any, path: str, content: bytes) -> None:
+    """Write a file that no reader looks at yet; a local one is on the disk before it gets its name."""
+    if not _is_local(file_system):
+        file_system.pipe_file(path, content)
+        return
+    with open(path, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def _move(file_system: Any, source: str, target: str) -> None:
-    if file_system.protocol == "file" or "file" in file_system.protocol:
-        os.replace(
-            source, target
-        )  # fsspec's own move copies where the target exists, which readers could see half done
+    if _is_local(file_system):
+        # fsspec's own move copies where the target exists, which readers could see half done
+        os.replace(source, target)
     else:
         file_system.mv(source, target)
 
@@ -117,7 +154,24 @@ def read_json_lines(file: Traversable | Path) -> Iterator[RunRecord]:
         raise DataError(f"{file.name}: {error.strerror or error}", "give a JSON-lines file of records") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield _parse(line, f"{file.name}, line {number}")
+            yield parse(line, f"{file.name}, line {number}")
+
+
+def write_json_lines(records: Iterable[RunRecord], file: Path) -> None:
+    """One record a line; InputError where the file cannot be written. Readers see all of it or nothing."""
+    lines = (json.dumps(item.to_json(), ensure_ascii=False, sort_keys=True) + "\n" for item in records)
+    write_whole(file, "".join(lines).encode())
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file under a temporary name and move it into place; InputError where that cannot be done."""
+    temporary = file.with_name(f".{file.name}-{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{file} cannot be written ({error.strerror or error})", "give another file") from error
 
 
 def select(records: Iterable[RunRecord], *, metric: str = "", source: str = "", **wanted: str) -> list[RunRecord]:
@@ -142,11 +196,12 @@ def find(records: Iterable[RunRecord], record_id: str) -> RunRecord:
     return next(iter(found.values()))
 
 
-def _parse(raw: bytes, where: str) -> RunRecord:
+def parse(raw: bytes, where: str, *, check_id: bool = False) -> RunRecord:
+    """One record from its JSON; DataError names ``where``, also where the id is another content's (``check_id``)."""
     try:
         document = json.loads(raw)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: not JSON: {error}", "a record is one JSON object") from error
     if not isinstance(document, dict):
         raise DataError(f"{where}: not a record", "a record is one JSON object")
-    return RunRecord.from_json(document, where)
+    return RunRecord.from_json(document, where, check_id=check_id)

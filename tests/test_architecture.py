@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 #: a module may import only from the rows above its own; modules of one row do not import one another,
 #: but for the pairs in BESIDE
 LAYERS: list[set[str]] = [
-    {"errors", "resources", "words"},
+    {"errors", "pareto", "resources", "words"},
     {"shape", "hyperparameter", "audio"},
     {"method", "task", "problem", "record"},
     {"technique", "stage"},
@@ -26,7 +26,7 @@ LAYERS: list[set[str]] = [
     {"data", "example", "modeling"},
     {"data_checks", "facts", "loading", "metrics", "question"},
     {"tasks", "memory", "duration", "knowledge", "features", "results"},
-    {"predictor", "catalogue"},
+    {"predictor", "catalogue", "importing", "results_plot"},
     {"selector"},
     {"training"},
     {"serving"},

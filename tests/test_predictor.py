@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from peftselect.benchmarks import import_thesis
 
 import peftselect
 import peftselect.api
 from peftselect.cli import cli
 from peftselect.features import MIN_METHODS, Cell, Observation, median, observations
+from peftselect.importing.tables import COLUMNS
 from peftselect.plugin_manager import host
 from peftselect.predictor import Predictor, Settings
 from peftselect.predictor.assessment import Assessment, mean
@@ -318,10 +318,10 @@ def test_prompt_tuning_collapses_where_it_was_seen_to() -> None:
 
 
 def test_the_command_judges_on_a_table_of_ones_own(tmp_path: Path) -> None:
-    rows = [import_thesis.COLUMNS]
+    rows = [COLUMNS]
     for dataset in ("one", "two"):
         for method, value in (("lora", "0.9"), ("adapter", "0.91"), ("bitfit", "0.8"), ("prompt_tuning", "0.5")):
-            empty = dict.fromkeys(import_thesis.COLUMNS, "")
+            empty = dict.fromkeys(COLUMNS, "")
             row = {
                 **empty, "table": "9.1", "model": "roberta-base", "modality": "text", "task_type": "nli",
                 "dataset": dataset, "method": method, "method_as_written": method, "data_regime": "full",

@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from peftselect.benchmarks import import_peft_comparison, import_thesis
 
 from peftselect import vocabulary
 from peftselect.facts import data_regime
 from peftselect.features import observations
+from peftselect.importing import peft_project, tables
 from peftselect.plugin_manager import host
 from peftselect.record import RunRecord
 from peftselect.results import shipped_records
@@ -66,8 +66,8 @@ def test_fractions_are_fractions() -> None:
 
 
 def test_the_thesis_files_are_what_the_script_writes() -> None:
-    tables = import_thesis.convert(rows("thesis/results.csv"))
-    assert {record.id for records in tables.values() for record in records} == {record.id for record in THESIS}
+    found = tables.convert(rows("thesis/results.csv"))
+    assert {record.id for records in found.values() for record in records} == {record.id for record in THESIS}
 
 
 def test_every_value_of_the_csv_is_in_the_records() -> None:
@@ -82,8 +82,8 @@ def test_every_value_of_the_csv_is_in_the_records() -> None:
     for row in given:
         metric, value = row["metric"], float(row["value"])
         deviation = float(row["std"]) if row["std"] else None
-        if metric in import_thesis.MEASUREMENTS:
-            metric, factor = import_thesis.MEASUREMENTS[metric]
+        if metric in tables.MEASUREMENTS:
+            metric, factor = tables.MEASUREMENTS[metric]
             value = round(value * factor, 6)
         key = (row["table"], row["method_as_written"], row["dataset"], row["model"], metric, value, deviation)
         assert left[key] > 0, row
@@ -93,8 +93,9 @@ def test_every_value_of_the_csv_is_in_the_records() -> None:
 
 
 def test_the_peft_projects_runs_are_what_the_script_writes() -> None:
-    given = import_peft_comparison.convert(rows("measurements/peft_metamathqa.csv"))
-    shipped = [record for record in RECORDS if record.source == import_peft_comparison.SOURCE]
+    rows("measurements/peft_metamathqa.csv")
+    given = peft_project.read_summary(SHARED / "measurements" / "peft_metamathqa.csv")
+    shipped = [record for record in RECORDS if record.source == peft_project.SOURCE]
     assert [record.id for record in given] == [record.id for record in shipped]
 
 
@@ -108,7 +109,7 @@ def test_a_run_of_the_peft_project() -> None:
 
 def test_what_is_no_choice_of_a_method_is_not_learned_from() -> None:
     learned = observations(RECORDS)
-    assert not {item.method for item in learned} & import_thesis.BASELINES
+    assert not {item.method for item in learned} & tables.BASELINES
     assert not {item.cell.source.split()[2] for item in learned if item.cell.source.startswith("thesis")} & {
         "2.10", "4.2", "4.3", "4.4",
     }  # fmt: skip

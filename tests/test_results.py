@@ -56,12 +56,41 @@ def test_a_store_at_a_url() -> None:
     assert store.read() == [record()]
 
 
-def test_eight_processes_at_once_lose_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", APPEND, str(tmp_path / "records")]
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_eight_processes_at_once_lose_nothing(tmp_path: Path, scheme: str) -> None:
+    command = [sys.executable, "-c", APPEND, f"{scheme}{tmp_path / 'records'}"]
     running = [subprocess.Popen([*command, str(number)]) for number in range(8)]
     assert [process.wait(timeout=120) for process in running] == [0] * 8
     assert len(ResultsStore(tmp_path / "records").read()) == 160
     assert {path.suffix for path in (tmp_path / "records").iterdir()} == {".json"}
+
+
+def test_a_store_that_another_process_is_writing_is_read_whole(tmp_path: Path) -> None:
+    url = str(tmp_path / "records")
+    writer = subprocess.Popen([sys.executable, "-c", APPEND, url, "other"])
+    mine = ResultsStore(url)
+    names = [mine.append(record(seed=number)) for number in range(20)]
+    while writer.poll() is None:  # what is there is whole, at any moment, and what was there stays
+        assert {item.id for item in mine.read()} >= set(names)
+    assert writer.returncode == 0
+    assert len(mine.read()) == 40
+
+
+def test_half_a_record_of_the_same_name_is_replaced_and_another_one_is_kept(tmp_path: Path) -> None:
+    store = ResultsStore(tmp_path)
+    name = store.append(record())
+    file = tmp_path / f"{name}.json"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100])
+    with pytest.raises(DataError, match="not JSON"):
+        store.read()
+    assert store.append(record()) == name
+    assert file.read_bytes() == whole
+    changed = whole.replace(b"0.5", b"0.9")
+    file.write_bytes(changed)
+    with pytest.raises(DataError, match=rf"{name}\.json: it holds record \w{{12}} under the name of {name}$"):
+        store.append(record())
+    assert file.read_bytes() == changed
 
 
 def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:
@@ -102,6 +131,16 @@ def test_a_url_that_nothing_can_open() -> None:
             '{"source": "x", "status": "ok", "problem": {}, "candidate": {"method": "m"}, '
             '"scores": {"f1": {"value": "a"}}}',
             "scores is malformed (a value is not a number)",
+        ),
+        (
+            '{"source": "x", "status": "ok", "problem": {}, "candidate": {"method": "m"}, '
+            '"scores": {"f1": {"std": 0.1}}}',
+            "scores is malformed (f1 has no value)",
+        ),
+        (
+            '{"source": "x", "status": "ok", "problem": {}, "candidate": {"method": "m"}, '
+            '"baseline": {"f1": {"value": 1, "mean": 1}}}',
+            "baseline is malformed (f1 has 'mean', which no score has)",
         ),
     ],
 )  # fmt: skip
@@ -164,8 +203,17 @@ def test_the_table_and_its_limit(peftselect) -> None:
 def test_a_record_that_is_not_there(peftselect) -> None:
     done = peftselect("results", "show", "zz")
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: there is no record 'zz'")
-    done = peftselect("results", "list")
-    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: `results` takes nothing, or `show ID`")
+    done = peftselect("results", "--task", "qa", "list")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: options come after list")
+    assert peftselect("results", "list", "--task", "juggling").stdout == "No record matches.\n"
+
+
+def test_a_filter_that_nobody_knows_is_named(peftselect) -> None:
+    done = peftselect("results", "--method", "lorra")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: unknown method 'lorra'")
+    assert "did you mean lora" in done.stderr
+    done = peftselect("results", "list", "--metric", "rouge", "--json")
+    assert json.loads(done.stdout)["error"]["message"] == "unknown metric 'rouge'"
 
 
 def test_a_broken_record_of_the_user_is_told_and_left_out(peftselect, tmp_path: Path) -> None:

@@ -94,9 +94,9 @@ def _evaluate(held_out: str, on: Path | None, as_json: bool) -> None:
 
     other = None
     if on is not None:
-        import importlib
+        from peftselect.importing import read_table
 
-        other = importlib.import_module("peftselect.benchmarks.import_thesis").read_csv(on)
+        other = read_table(on)
     with console.waiting("Fitting anew for every group held out", quiet=as_json):
         found = evaluate(_records(), host(), held_out, other)
     if as_json:

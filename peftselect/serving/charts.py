@@ -1,4 +1,7 @@
-"""Charts as inline SVG: lines over steps, points on two axes, bars. Colours are the page's own variables."""
+"""Charts as SVG, inline or standing alone: lines over steps, points on two axes, bars.
+
+Inline the colours are the page's own variables.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,12 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 44
 Point = tuple[float, float]
+#: for drawings outside a page
+_STYLE = (
+    "text{font:12px sans-serif;fill:#222}.page{fill:#fff}.grid{stroke:#ddd}.line{fill:none;stroke:#2a6f97;"
+    "stroke-width:2}.front{stroke:#999;stroke-dasharray:4 4}.dot{fill:#2a6f97}"
+    ".weak{fill:#fff;stroke:#2a6f97;stroke-width:2}.strong{fill:#c8553d}"
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,14 @@ def bars(items: Sequence[tuple[str, float, str]]) -> str:
         drawn.append(f'<rect class="bar series{number}" x="170" y="{y}" width="{width:.1f}" height="26"/>')
         drawn.append(_text(176 + width, y + 18, words, "start"))
     return _svg(drawn, ", ".join(f"{name}: {words}" for name, _, words in items), height=16 + 40 * len(items))
+
+
+def standalone(drawing: str, title: str) -> str:
+    """A drawing as a file of its own: with its name space, colours, a background and a title above it."""
+    inside = drawing.partition(">")[2].removesuffix("</svg>")
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -24 {WIDTH} {HEIGHT + 24}" width="{2 * WIDTH}">'
+    page = f'<rect class="page" x="0" y="-24" width="{WIDTH}" height="{HEIGHT + 24}"/>'
+    return f"{head}<style>{_STYLE}</style>{page}{_text(4, -8, title, 'start')}{inside}</svg>\n"
 
 
 def _scales(points: Sequence[Point]) -> tuple[_Scale, _Scale]:
