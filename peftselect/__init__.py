@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from peftselect.tuners.tiny_attention import TinyAttentionConfig
     from peftselect.tuners.token_bias import TokenBiasConfig
     from peftselect.tuners.weighted_sum import WeightedSumConfig
+    from peftselect.zeroth_order import ForwardOptimizer, ZerothOrderSGD
 
 __version__ = "0.1.0"
 
@@ -126,6 +127,7 @@ _HOMES = {
     "tuners.hyper": ("HyperConfig",),
     "tuners.fusion": ("FusionConfig",),
     "tuners.weighted_sum": ("WeightedSumConfig",),
+    "zeroth_order": ("ForwardOptimizer", "ZerothOrderSGD"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -147,6 +149,7 @@ __all__ = [
     "ConvolutionConfig",
     "DataError",
     "DataProfile",
+    "ForwardOptimizer",
     "FusionConfig",
     "Hardware",
     "HeadShape",
@@ -189,6 +192,7 @@ __all__ = [
     "TunerLayer",
     "UnsupportedError",
     "WeightedSumConfig",
+    "ZerothOrderSGD",
     "attention_pattern",
     "block_pattern",
     "build_problem",

@@ -99,6 +99,8 @@ def _operations(problem: Problem, method: Method, values: Mapping[str, Any], rec
     forward = sum(2.0 * x.runs * x.in_features * x.out_features * lengths[_read_by(x)] for x in shape.linears)
     logits = shape.head.width if shape.head.kind in LANGUAGE_MODEL_HEADS else 0
     forward += 2.0 * logits * shape.hidden_size * lengths["decoder"]
+    if traits.backward_reaches == "nothing":
+        return 2.0 * forward  # the loss on both sides of the weights
     passes = 1.0 if traits.backward_reaches == "top" else 2.0
     passes += 1.0 if traits.trains_base_weights else 0.0
     passes += 1.0 if recipe.gradient_checkpointing else 0.0

@@ -82,7 +82,8 @@ class MemoryTraits:
     before every attention: of the last stack alone, and taking positions, as peft does it; of both stacks and between
     them, taking none, where ``prefix_everywhere``.
     ``backward_reaches``: how far the backward pass goes into the frozen base: "input" (the default), "decoder" (an
-    encoder before the decoder keeps nothing), "top" (only the head: no activation of the body is kept).
+    encoder before the decoder keeps nothing), "top" (only the head: no activation of the body is kept), "nothing" (no
+    backward pass: no gradients, no states of an optimizer).
     ``block_tokens``: positions put before the input of every block and taken off behind it.
     ``quiet_blocks``: lowest blocks of each stack, as (encoder, decoder), which no gradient enters.
     ``reaches_front``: whether the convolutions over sound are trained in part, so that their activations are kept.
@@ -95,7 +96,7 @@ class MemoryTraits:
     virtual_tokens: int = 0
     prefix_positions: int = 0
     prefix_everywhere: bool = False
-    backward_reaches: Literal["input", "decoder", "top"] = "input"
+    backward_reaches: Literal["input", "decoder", "top", "nothing"] = "input"
     block_tokens: int = 0
     quiet_blocks: tuple[int, int] = (0, 0)
     reaches_front: bool = False
@@ -169,6 +170,9 @@ class Method(ABC):
     adds_inference_cost: ClassVar[bool] = True
     #: False for methods whose result is a whole model, not an adapter beside it
     saves_adapter: ClassVar[bool] = True
+    #: True where it trains without gradients: its optimizer is a ForwardOptimizer, and weights of the base which it
+    #: trains stay in the width they have
+    forward_only: ClassVar[bool] = False
     #: False where the file may hold somewhat more or less (AdaLoRA's ranks are decided by training)
     saved_count_is_exact: ClassVar[bool] = True
     #: method under whose records this one is looked up when it has none of its own (qlora -> lora)
@@ -232,7 +236,10 @@ class Method(ABC):
         return get_peft_model(model, self.peft_config(context.shape, values, context))
 
     def optimizer(self, model: Any, values: Mapping[str, Any]) -> Any | None:
-        """An optimizer of its own, or None for the Trainer's."""
+        """An optimizer of its own, or None for the Trainer's.
+
+        A ``ForwardOptimizer`` is handed losses in place of a backward pass.
+        """
         return None
 
     def callbacks(self, values: Mapping[str, Any], context: ApplyContext) -> list[Any]:

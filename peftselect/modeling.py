@@ -103,7 +103,7 @@ def build(
     method, recipe, shape = candidate.method, candidate.recipe, problem.shape
     tokenizer, _ = load_processors(problem.model, shape)
     pure = recipe.precision == "pure_bf16" and not method.saves_adapter
-    whole = not method.saves_adapter and not pure
+    whole = not method.saves_adapter and not pure and not method.forward_only
     model = load_model(problem.model, shape, recipe, labels, device, master_weights=whole)
     if problem.task.problem_type is not None:
         model.config.problem_type = problem.task.problem_type
@@ -127,7 +127,7 @@ def build(
             f"{method.title} cannot be applied to {problem.model.name} ({first_line(error)})", "choose another method"
         ) from error
     rest_front(model)
-    if not pure:
+    if not pure and (whole or method.saves_adapter):
         train_in_float32(model)
     return model, tokenizer
 
@@ -168,16 +168,17 @@ def merge(model: Any) -> Any:
     return model.merge_and_unload()
 
 
-def autocast(model: Any, recipe: Recipe) -> str | None:
+def autocast(model: Any, recipe: Recipe, *, forward_only: bool = False) -> str | None:
     """Which automatic mixed precision ("bf16", "fp16") a training step of this model needs; None for none.
 
     float16 needs the Trainer's loss scaling. bfloat16 needs autocast where float32 and bfloat16 meet inside a layer:
-    float32 master weights, a quantised base, single parameters trained in otherwise frozen layers.
+    float32 master weights, a quantised base, single parameters trained in otherwise frozen layers. Methods that are
+    ``forward_only`` learn from small differences of losses, which autocast takes in float32.
     """
     if recipe.precision == "fp32":
         return None
     kind = recipe.precision.removeprefix("pure_")
-    if kind == "fp16" or recipe.quantization:
+    if kind == "fp16" or recipe.quantization or forward_only:
         return kind
     if all(parameter.dtype not in _SIXTEEN_BITS for parameter in model.parameters()):
         return kind

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"shape", "hyperparameter", "audio"},
     {"method", "task", "problem", "record"},
     {"technique", "stage"},
-    {"hookspecs", "families", "tuners"},
+    {"hookspecs", "families", "tuners", "zeroth_order"},
     {"plugin_manager"},
     {"shapes", "vocabulary", "hardware", "columns"},
     {"base_models", "processors"},
@@ -37,7 +37,7 @@ LAYERS: list[set[str]] = [
 ]
 BESIDE = {("problem", "task")}
 HEAVY = {"torch", "transformers", "peft", "evaluate", "datasets", "sklearn", "scipy", "pandas", "accelerate"}
-MAY_BE_HEAVY = {"training", "modeling", "tuners", "serving"}
+MAY_BE_HEAVY = {"training", "modeling", "tuners", "serving", "zeroth_order"}
 RANK = {name: index for index, row in enumerate(LAYERS) for name in row}
 MAPPED = ("plugins", "rules", "benchmarks")
 MODULES = sorted((ROOT / "peftselect").rglob("*.py"))

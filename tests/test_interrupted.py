@@ -67,6 +67,7 @@ STATES = {
     "full_finetuning": ("bert", 13),
     "loraplus": ("bert", 19),
     "qlora": ("llama", 10),
+    "mezo_lora": ("bert", 9),
 }
 
 

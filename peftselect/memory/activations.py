@@ -156,14 +156,19 @@ def _cross_attention(shape: ModelShape, work: Work, regime: Regime, trained: boo
     return kept
 
 
-def head_bytes(shape: ModelShape, work: Work, regime: Regime, *, keeps_outputs: bool = False) -> int:
+def head_bytes(
+    shape: ModelShape, work: Work, regime: Regime, *, keeps_outputs: bool = False, forward_only: bool = False
+) -> int:
     """Logits and loss at their peak, in the backward pass: the log-softmax, its gradient and that of the logits.
 
-    Decoders turn their logits to float32 for the loss, encoder-decoders only under autocast.
+    Decoders turn their logits to float32 for the loss, encoder-decoders only under autocast. Without a backward pass:
+    the logits as they come, in float32, and the log-softmax.
     """
     width = 2 if regime is HALF and shape.head.kind in ("seq2seq_lm", "speech_seq2seq") else 4
     if shape.head.kind in LANGUAGE_MODEL_HEADS:
         own = regime.attention if keeps_outputs else 0
+        if forward_only:
+            return work.tokens("decoder") * shape.head.width * (2 * 4 + regime.attention % 4)
         return work.tokens("decoder") * shape.head.width * (_LOSS_TENSORS * width + own)
     stack: Stack = "encoder" if shape.architecture == "encoder" else "decoder"
     spread = shape.head.kind in ("token_classification", "question_answering", "ctc")
@@ -186,6 +191,8 @@ def kept_bytes(
     keeps_outputs: bool = False,
 ) -> int:
     """Bytes that autograd keeps of a whole forward pass, the head's logits apart."""
+    if traits.backward_reaches == "nothing":
+        return _passing_bytes(shape, work, regime)
     if traits.backward_reaches == "top":
         own = sum(work.tokens(stack) * of_method for stack, _, of_method in _stacks(shape, traits, regime))
         return _passing_bytes(shape, work, regime) + round(own)

@@ -103,12 +103,13 @@ def estimate_memory(
     trainable = method.trainable_parameters(shape, values)
     width = states.trainable_bytes(traits, recipe)
     work = Work.of(shape, traits, recipe.micro_batch_size, recipe.max_length, recipe.max_target_length)
+    with_gradient = 0 if traits.backward_reaches == "nothing" else trainable
     held = states.per_device(
         {
             "weights": states.weight_bytes(shape, traits, recipe),
             "adapter": 0 if traits.trains_base_weights else trainable * states.FLOAT32,
-            "gradients": trainable * width,
-            "optimizer": states.optimizer_bytes(trainable, width, recipe.optimizer),
+            "gradients": with_gradient * width,
+            "optimizer": states.optimizer_bytes(with_gradient, width, recipe.optimizer),
         },
         devices,
         sharding,
@@ -116,17 +117,20 @@ def estimate_memory(
     kept = kept_bytes(
         shape, traits, work, regime, checkpointing=recipe.gradient_checkpointing, keeps_outputs=keeps_outputs
     ) + states.autocast_bytes(shape, traits, recipe, trainable)
-    logits = head_bytes(shape, work, regime, keeps_outputs=keeps_outputs)
+    forward_only = traits.backward_reaches == "nothing"
+    logits = head_bytes(shape, work, regime, keeps_outputs=keeps_outputs, forward_only=forward_only)
     # where nothing of the body is run backwards, what passes through a block is counted as kept already
-    block = 0 if traits.backward_reaches == "top" else backward_bytes(shape, work, regime)
+    block = 0 if traits.backward_reaches in ("top", "nothing") else backward_bytes(shape, work, regime)
     passing = max(block, states.dequantised_bytes(shape, recipe))
     waiting = held["gradients"] if recipe.gradient_accumulation_steps > 1 else 0
-    step = states.step_bytes(trainable, width, recipe.optimizer)
-    if traits.trains_base_weights or traits.reaches_front:
+    step = states.step_bytes(with_gradient, width, recipe.optimizer)
+    if forward_only:
+        step = states.direction_bytes(shape, traits, recipe)
+    elif traits.trains_base_weights or traits.reaches_front:
         kept += audio.kept_bytes(shape, work.batch, recipe.max_length, regime)
     moments = {
         "front": {"activations": audio.passing_bytes(shape, work.batch, recipe.max_length, regime)},
-        "loss": {"activations": kept, "logits_and_loss": logits, "gradients": waiting},
+        "loss": {"activations": 0 if forward_only else kept, "logits_and_loss": logits, "gradients": waiting},
         "backward": {"activations": kept + passing, "gradients": waiting},
         "end": {"activations": passing, "gradients": held["gradients"]},
         "step": {"optimizer_step": step, "gradients": held["gradients"]},
@@ -142,7 +146,7 @@ def estimate_memory(
         and regime in (HALF, HALF_AUTOCAST)
         and devices == 1
         and not recipe.gradient_checkpointing
-        and traits.backward_reaches != "top"
+        and traits.backward_reaches not in ("top", "nothing")
     )
     band = MEASURED_BAND if measured else UNMEASURED_BAND
     return MemoryEstimate(peak, {**parts, "cuda_context": CUDA_CONTEXT_BYTES}, band)

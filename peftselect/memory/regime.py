@@ -42,6 +42,8 @@ def regime_of(recipe: Recipe, traits: MemoryTraits) -> Regime:
         return SINGLE
     if recipe.quantization is not None:
         return QUANTIZED
+    if traits.backward_reaches == "nothing":
+        return HALF_AUTOCAST
     if recipe.precision == "pure_bf16":
         return HALF
     if traits.trains_base_weights:

@@ -46,7 +46,7 @@ def weight_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int
     """The base model's weights as they are held while training."""
     total = shape.total_parameters
     if traits.trains_base_weights:
-        return total * (2 if recipe.precision == "pure_bf16" else FLOAT32)
+        return total * trainable_bytes(traits, recipe)
     if recipe.quantization:
         packed = _packed(shape)
         # what is not packed is turned into float32 for stability (prepare_model_for_kbit_training)
@@ -70,7 +70,12 @@ def _stays_float(shape: ModelShape, role: str) -> bool:
 
 
 def trainable_bytes(traits: MemoryTraits, recipe: Recipe) -> int:
-    """Bytes of one trained parameter: adapters are float32 whatever the base is."""
+    """Bytes of one trained parameter: adapters are float32 whatever the base is, and so are masters of its weights.
+
+    Without gradients there are no masters.
+    """
+    if traits.trains_base_weights and traits.backward_reaches == "nothing":
+        return COMPUTE_BYTES[recipe.precision]
     return 2 if traits.trains_base_weights and recipe.precision == "pure_bf16" else FLOAT32
 
 
@@ -85,6 +90,14 @@ def optimizer_bytes(trainable: int, width: int, optimizer: str) -> int:
 def step_bytes(trainable: int, width: int, optimizer: str) -> int:
     """Temporaries of the optimizer's step: the list form of AdamW copies what it works on."""
     return trainable * width if optimizer == "adamw_foreach" else 0
+
+
+def direction_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int:
+    """The random direction in which weights are moved, drawn for one tensor of the base at a time."""
+    if not traits.trains_base_weights:
+        return 0
+    largest = max(linear.in_features * linear.out_features for linear in shape.linears)
+    return max(largest, shape.vocab_size * shape.embedding_size) * trainable_bytes(traits, recipe)
 
 
 def dequantised_bytes(shape: ModelShape, recipe: Recipe) -> int:
@@ -102,6 +115,8 @@ def autocast_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe, trai
     language-model matrix first.
     """
     if recipe.precision not in ("bf16", "fp16"):
+        return 0
+    if traits.backward_reaches == "nothing":  # what is frozen is copied for one product, and trained factors are small
         return 0
     speaks = shape.head.kind in LANGUAGE_MODEL_HEADS | PROMPTED
     last = shape.vocab_size * shape.embedding_size if speaks else 0

@@ -137,5 +137,7 @@ class MethodContract(BehaviourContract):
                 traits = self.method().memory(case.shape, case.values, compute_bytes)
                 numbers = (*traits.kept_bytes_per_token, traits.virtual_tokens, traits.prefix_positions)
                 assert all(math.isfinite(number) and number >= 0 for number in numbers), str(case)
+                told = traits.backward_reaches == "nothing"
+                assert told == self.method.forward_only, "forward_only and memory() disagree"
                 positions = self.method().prepended_positions(case.values)
                 assert positions == traits.virtual_tokens, "prepended_positions() and memory() disagree"

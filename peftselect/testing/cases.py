@@ -87,22 +87,36 @@ class MethodCases:
         return ApplyContext(case.shape, "test", total_steps=10 * STEPS, quantized=quantized)
 
     def train(self, model: Any, case: Case) -> dict[str, float]:
-        """Take a few steps; share of the rows of each trained tensor that got a gradient at least once."""
+        """Take a few steps; share of the rows of each trained tensor that got a gradient (or moved) at least once."""
         import torch
+
+        from peftselect.zeroth_order import ForwardOptimizer
 
         parameters = {name: item for name, item in model.named_parameters() if item.requires_grad}
         reached = {name: torch.zeros(len(item), dtype=torch.bool) for name, item in parameters.items()}
-        optimizer = self.method().optimizer(model, case.values) or torch.optim.AdamW(parameters.values(), lr=1e-2)
+        optimizer: Any = self.method().optimizer(model, case.values) or torch.optim.AdamW(parameters.values(), lr=1e-2)
         callbacks = self.method().callbacks(case.values, self.context(case))
-        model.train()
+        forward = isinstance(optimizer, ForwardOptimizer)
+        assert forward == self.method.forward_only, "forward_only and the optimizer disagree"
+        model.train(not forward)
+
+        def loss_now() -> Any:
+            return loss_of(model(**batch(case, self.method().prepended_positions(case.values))))
+
         for step in range(STEPS):
-            loss = loss_of(model(**batch(case, self.method().prepended_positions(case.values))))
+            before = {name: item.detach().clone() for name, item in parameters.items()} if forward else {}
+            loss = optimizer.measure(loss_now) if forward else loss_now()
             assert torch.isfinite(loss), f"{case}: the loss is {loss}"
-            loss.backward()
-            for name, item in parameters.items():
-                if item.grad is not None:
-                    reached[name] |= item.grad.detach().reshape(len(item), -1).abs().sum(1) > 0
+            if not forward:
+                loss.backward()
+            changes = {name: item.grad for name, item in parameters.items()}
             optimizer.step()
+            if forward:
+                assert all(item.grad is None for item in model.parameters()), f"{case}: a gradient was made"
+                changes = {name: item.detach() - before[name] for name, item in parameters.items()}
+            for name, change in changes.items():
+                if change is not None:
+                    reached[name] |= change.detach().reshape(len(change), -1).abs().sum(1) > 0
             for callback in callbacks:
                 callback.on_optimizer_step(None, SimpleNamespace(global_step=step), None, model=model)
             optimizer.zero_grad()

@@ -144,7 +144,8 @@ def _train(session: Session, stopper: Stopper) -> Any:
     own = candidate.method.callbacks(candidate.values, applied)
     in_time = checkpoints.SaveInTime(parse_duration(plan.order.checkpoint_every), stopper, observer)
     looking_on = [best, watch, callbacks.WatchMemory(session.peak), callbacks.Tell(observer), in_time]
-    runner = make_runner(session, model, modeling.autocast(model, candidate.recipe), [*own, *looking_on], training=True)
+    mixed = modeling.autocast(model, candidate.recipe, forward_only=candidate.method.forward_only)
+    runner = make_runner(session, model, mixed, [*own, *looking_on], training=True)
     earlier = unfinished.newest(session.work)
     after = f" (from step {earlier.step:,} on)" if earlier else ""
     trained = session.measured["trainable_parameters"]

@@ -13,6 +13,7 @@ from peftselect.method import SPEECH_HEADS
 from peftselect.training.callbacks import SCORE
 from peftselect.training.checkpoints import Resumable
 from peftselect.training.evaluation import keep_logits
+from peftselect.zeroth_order import ForwardOptimizer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +47,8 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
         if objective is not None and objective.has_loss:
             self.loss_is_scaled_for_ga = False
         self.remove_callback(transformers.PrinterCallback)
+        if self.forward_optimizer is not None:
+            self.accelerator.scaler = None  # there are no gradients to scale
         self.monitor = monitor
         self.history: list[dict[str, float]] = []
         self.evaluation_seconds = 0.0
@@ -61,6 +64,33 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
     def training_seconds(self) -> float:
         """Seconds of training so far, without those of evaluation."""
         return self._earlier_seconds + time.perf_counter() - self._started - self.evaluation_seconds
+
+    @property
+    def forward_optimizer(self) -> ForwardOptimizer | None:
+        """The optimizer, where it wants losses in place of gradients."""
+        plain = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
+        return plain if isinstance(plain, ForwardOptimizer) else None
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """The Trainer's own; without gradients the optimizer is handed the loss of the micro-batch, nothing dropped."""
+        optimizer = self.forward_optimizer
+        if optimizer is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.eval()
+        inputs = self._prepare_inputs(inputs)
+
+        def loss() -> Any:
+            # a mean of its own for each micro-batch: which models count over all of them, the Trainer only guesses
+            with self.compute_loss_context_manager():
+                return self.compute_loss(model, dict(inputs)) / self.current_gradient_accumulation_steps
+
+        return optimizer.measure(loss).detach()
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        return None if self.forward_optimizer else super()._clip_grad_norm(model)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        return None if self.forward_optimizer else super()._get_grad_norm(model, grad_norm=grad_norm)
 
     def training_state(self, model: Any) -> dict[str, Any]:
         """The scores on the validation rows and the times so far."""

@@ -66,7 +66,7 @@ def trace(request: TraceRequest) -> Trace:
     def prepare(base: Any) -> TracedModel:
         model = apply_method(base, request, shape)
         method = method_of(request)
-        mixed = autocast(model, recipe) if method is not None else None
+        mixed = autocast(model, recipe, forward_only=method.forward_only) if method is not None else None
         own = method.optimizer(model, request.values) if method is not None else None
         optimizer = own if own is not None else make_optimizer(recipe.optimizer, model)
         return TracedModel(

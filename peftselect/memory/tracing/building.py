@@ -60,7 +60,8 @@ def load_model(request: TraceRequest, shape: ModelShape, device: str) -> Any:
         _without_chance(config)
         if shape.head.kind == "ctc":
             config.vocab_size = max(request.num_labels, 1)
-    master = method is not None and not method.saves_adapter and recipe.precision != "pure_bf16"
+    whole = method is not None and not method.saves_adapter and not method.forward_only
+    master = whole and recipe.precision != "pure_bf16"
     dtype = torch.float32 if master else DTYPES[recipe.precision]
     loader = getattr(transformers, AUTO_CLASSES[shape.head.kind])
     with no_init_weights(), torch.device(device):
@@ -105,7 +106,7 @@ def apply_method(model: Any, request: TraceRequest, shape: ModelShape) -> Any:
         ApplyContext(shape, "trace", TOTAL_STEPS, quantized=request.recipe.quantization is not None),
     )
     rest_front(model)
-    if request.recipe.precision != "pure_bf16":
+    if request.recipe.precision != "pure_bf16" and (method.saves_adapter or not method.forward_only):
         train_in_float32(model)
     return model
 

@@ -68,6 +68,7 @@ def stand_ins() -> Iterator[None]:
         _modules_move_plainly,
         _literals_move,
         _single_draws_are_known,
+        _generators_are_the_hosts,
         _data_moves,
         _lists_index,
         _sparse_is_dense,
@@ -146,6 +147,19 @@ def _single_draws_are_known() -> Iterator[None]:
         return torch.tensor([0.5]) if size == (1,) and not options else original(*size, **options)
 
     with replaced(torch, rand=rand):
+        yield
+
+
+@contextlib.contextmanager
+def _generators_are_the_hosts() -> Iterator[None]:
+    """The fake device has no generators; fake tensors are drawn by any."""
+
+    class Generator(torch.Generator):
+        def __new__(cls, device: Any = "cpu") -> Any:
+            host = "cpu" if torch.device(device).type == FAKE_DEVICE else device
+            return super().__new__(cls, host)  # type: ignore[call-arg]
+
+    with replaced(torch, Generator=Generator):
         yield
 
 

@@ -20,6 +20,7 @@ from peftselect.memory.tracing.precision import mixed_precision
 from peftselect.memory.tracing.saved import saved_bytes
 from peftselect.memory.tracing.stand_ins import FAKE_DEVICE, FakeBackend, stand_ins
 from peftselect.modeling import count_parameters
+from peftselect.zeroth_order import ForwardOptimizer
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -145,6 +146,13 @@ def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int, turn:
     for tensor in batch.values():
         log.born(tensor.untyped_storage())
     log.mark(f"forward {index}")
+    if isinstance(optimizer, ForwardOptimizer):
+        optimizer.measure(lambda: _loss(made, batch))
+        log.mark(f"optimizer {index}")
+        log.phase = "optimizer"
+        optimizer.step()
+        log.mark(f"end {index}")
+        return None
     with mixed_precision(made.autocast_dtype):
         output = model(**batch)
     if made.autocast_dtype is not None:
@@ -163,6 +171,16 @@ def _step(log: AllocationLog, made: TracedModel, batch: Batch, index: int, turn:
     optimizer.step()
     log.mark(f"end {index}")
     return held
+
+
+def _loss(made: TracedModel, batch: Batch) -> torch.Tensor:
+    """What an optimizer that needs no gradients is handed."""
+    with mixed_precision(made.autocast_dtype):
+        output = made.model.eval()(**batch)
+    if made.autocast_dtype is not None:
+        output = convert_to_fp32(output)
+    loss: torch.Tensor = output["loss"] if "loss" in output else _stand_in_loss(output)
+    return loss
 
 
 def _stand_in_loss(output: Any) -> torch.Tensor:
