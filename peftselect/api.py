@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from peftselect.predictor import Predictor, Settings
     from peftselect.problem import BaseModel
     from peftselect.record import RunRecord
-    from peftselect.selector import Recommendation, Trace, Wishes
+    from peftselect.selector import Recommendation, Trace, Tradeoffs, Wishes
     from peftselect.task import Row
     from peftselect.training.job import RunResult
     from peftselect.training.plan import Order, RunPlan
@@ -138,6 +138,16 @@ def recommend(
     problem = task if isinstance(task, Problem) else build_problem(task, model, **question)
     wishes = Wishes(settings or {}, question.get("train"), question.get("columns") or {})
     return _answer(problem, wishes, host().method(method) if method else None, trace)
+
+
+def tradeoffs(
+    answer: Recommendation, method: str | None = None, settings: Mapping[str, Any] | None = None
+) -> Tradeoffs:
+    """What no candidate of ``answer`` beats, and what each preference recommends; the rest is what was asked before."""
+    from peftselect.selector import Wishes, weigh
+
+    only, wishes = host().method(method) if method else None, Wishes(settings or {})
+    return weigh(answer, lambda problem: _answer(problem, wishes, only))
 
 
 def export(answer: Recommendation, file: str | Path, train: str | Path | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 
@@ -49,6 +50,28 @@ def test_eighty_columns_are_enough(peftselect) -> None:
     header = next(line for line in lines if line.lstrip().startswith("# "))
     assert header.split() == ["#", "method", "memory", "trained", "adapter", "time", "quality", "basis"]
     assert re.search(r"^ +\d+ +prefix_tuning_peft +[\d.]+ [GM]iB ", done.stdout, re.M), "a row is one line"
+
+
+def test_the_pareto_front_and_the_utility(peftselect) -> None:
+    from peftselect.selector import scoring
+
+    done = peftselect(*QUESTION, "--pareto", "--explain", "--no-trace", COLUMNS="300")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^Pareto front *$", done.stdout, re.M)
+    assert re.search(r"chosen by --prefer *$", done.stdout, re.M)
+    assert f"Utility, by which ties are decided: {scoring.UTILITY}." in " ".join(done.stdout.split())
+    line = re.search(r"^score +([+-][\d.]+) points: quality ([+-][\d.]+)((?: - .+)+)$", done.stdout, re.M)
+    assert line, "the utility is shown with its numbers"
+    taken = sum(float(part.split()[-1]) for part in line[3].split(" - ")[1:])
+    shown = json.loads(peftselect(*QUESTION, "--pareto", "--no-trace", "--json").stdout)
+    assert {prefer for point in shown["pareto"] for prefer in point["chosen_by"]} == {
+        "quality",
+        "memory",
+        "speed",
+        "size",
+    }
+    assert "pareto" not in json.loads(peftselect(*QUESTION, "--no-trace", "--json").stdout)
+    assert float(line[1]) == pytest.approx(float(line[2]) - taken, abs=0.03)
 
 
 def test_the_last_line_is_a_command_that_run_accepts(peftselect) -> None:

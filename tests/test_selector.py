@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import peftselect
 import peftselect.api
 from peftselect.plugin_manager import host
 from peftselect.problem import GIB
-from peftselect.selector import RankedCandidate, Recommendation
+from peftselect.selector import RankedCandidate, Recommendation, scoring
 from peftselect.selector.scoring import NOISE_POINTS, PRICES
 
 BERT, T5 = "bert-base-uncased", "flan-t5-base"
@@ -368,6 +369,62 @@ def test_a_preference_never_makes_its_cost_worse(prefer: str) -> None:
         assert plain is not None
         assert preferred is not None
         assert cost(preferred) <= cost(plain)
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "question"),
+    [
+        ("summarization", "flan-t5-base", {"vram_gib": 4, "num_examples": 800}),
+        ("classification", "roberta-base", {"vram_gib": 2, "num_examples": 1000}),
+        ("ner", "roberta-base", {"vram_gib": 6}),
+        ("instruction", "llama-3.2-3b", {"vram_gib": 16, "num_examples": 1000}),
+    ],
+)
+def test_the_front_is_what_nothing_beats_and_every_preference_chooses_from_it(
+    task: str, model: str, question: dict[str, Any]
+) -> None:
+    answer = peftselect.recommend(task, model, trace="never", **question)
+    found = peftselect.api.tradeoffs(answer)
+    front = found.front
+    on_it = {item.method for item in front}
+
+    def no_worse(one: RankedCandidate, other: RankedCandidate) -> bool:
+        return (
+            one.quality >= other.quality
+            and one.memory.peak_bytes <= other.memory.peak_bytes
+            and one.adapter_bytes <= other.adapter_bytes
+            and (one.train_seconds is None or one.train_seconds.value <= other.train_seconds.value)
+        )
+
+    for item in answer.candidates:
+        beaten = any(no_worse(other, item) and not no_worse(item, other) for other in answer.candidates)
+        assert beaten != (item.method in on_it)
+    assert [item.quality for item in front] == sorted((item.quality for item in front), reverse=True)
+    chosen = {prefer: candidate(answer, method) for prefer, method in found.chosen.items()}
+    assert chosen.keys() == scoring.PRICES.keys()
+    assert chosen["quality"] == answer.recommended
+    for prefer, item in chosen.items():
+        beaters = [other for other in answer.candidates if no_worse(other, item) and not no_worse(item, other)]
+        assert all(not other.tried for other in beaters), (prefer, item.method)
+        assert any(f"--prefer {prefer} recommends {item.method}" in text for text in found.notes) == bool(beaters)
+    assert chosen["memory"].comparable_bytes <= chosen["quality"].comparable_bytes
+    assert chosen["size"].adapter_bytes <= chosen["quality"].adapter_bytes
+    for point, item in zip(found.to_json(), front, strict=True):
+        assert point["peak_memory_bytes"] == item.memory.peak_bytes
+        assert point["chosen_by"] == [prefer for prefer, method in found.chosen.items() if method == item.method]
+
+
+def test_the_utility_is_one_formula_wherever_it_is_told() -> None:
+    told = " ".join((Path(__file__).parents[1] / "benchmarks" / "README.md").read_text().split())
+    assert scoring.UTILITY in told
+    assert scoring.UTILITY.removeprefix("score = ") in " ".join(scoring.__doc__.split())
+    answer = peftselect.recommend("qa", "roberta-base", vram_gib=8, num_examples=500, trace="never")
+    cheapest = scoring.cheapest_costs(answer.candidates)
+    for item in answer.candidates:
+        taken = sum(charge.points for charge in scoring.charges(item, cheapest, "quality"))
+        risks = scoring.risk_points(item, answer.candidates, "quality")
+        assert item.score == pytest.approx(item.quality - taken - risks)
+        assert all(charge.ratio >= 1 for charge in scoring.charges(item, cheapest, "quality"))
 
 
 def test_every_preference_has_its_prices() -> None:

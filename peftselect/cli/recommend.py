@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from peftselect.problem import Problem
-    from peftselect.selector import RankedCandidate, Reason, Recommendation, Trace
+    from peftselect.selector import RankedCandidate, Reason, Recommendation, Trace, Tradeoffs
 
 NOTHING_FITS = 3
 #: reasons shown without --explain
@@ -28,6 +28,7 @@ _BASES = {"rules": "rules", "records": "records", "both": "rules and records", "
 @click.option("--method", shell_complete=options.complete(options.method_names), help="Ask about one method only.")
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="Show at most N candidates.")
 @click.option("--explain", is_flag=True, help="Show the full reasoning for every candidate.")
+@click.option("--pareto", is_flag=True, help="Show what no other candidate beats in quality, memory, time and size.")
 @click.option("--export", metavar="FILE", help="Write the recipe as a script (tasks that run does not train).")
 @click.option("--trace", "trace", flag_value="always", help="Trace the recommended candidate's memory, whatever.")
 @click.option("--no-trace", "trace", flag_value="never", help="Never trace: the closed form alone, without torch.")
@@ -39,6 +40,7 @@ def recommend(
     settings: dict[str, str],
     top: int | None,
     explain: bool,
+    pareto: bool,
     export: str | None,
     as_json: bool,
     trace: Trace | None,
@@ -60,18 +62,21 @@ def recommend(
     asked = options.need_task(task)
     with console.waiting("looking at what fits", quiet=as_json or not console.is_terminal()):
         answer = api.recommend(asked, model, method=method, settings=settings, trace=trace or "auto", **arguments)
+    front = api.tradeoffs(answer, method, settings) if pareto else None
     if as_json:
-        console.print_json(answer.to_json(top))
+        shown = answer.to_json(top)
+        console.print_json({**shown, "pareto": front.to_json()} if front else shown)
     else:
-        _show(answer, top, explain, question.get("train"))
+        _show(answer, top, explain, question.get("train"), front)
     if export is not None:
         written = api.export(answer, export, question.get("train"))
         console.note(f"{export} trains {written}")
     return 0 if answer.recommended else NOTHING_FITS
 
 
-def _show(answer: Recommendation, top: int | None, explain: bool, train: object) -> None:
-    from peftselect.cli import console
+def _show(answer: Recommendation, top: int | None, explain: bool, train: object, front: Tradeoffs | None) -> None:
+    from peftselect.cli import _front, console
+    from peftselect.selector.scoring import UTILITY
 
     console.heading(_question(answer.problem))
     console.say(_setting(answer.problem), style="dim")
@@ -81,17 +86,21 @@ def _show(answer: Recommendation, top: int | None, explain: bool, train: object)
         console.say("Nothing fits. The cheapest ways out are below.", style="bold red")
     else:
         console.heading(f"Recommended: {first.candidate.method.title} ({first.method})")
-        console.facts(_facts(first, answer.problem, explain))
+        console.facts(_facts(first, answer, explain))
     console.say()
     if answer.candidates:
         _table(answer, top)
+    if front is not None:
+        _front.show(front)
     if explain:
         for item in answer.candidates[1:top]:
             console.heading(f"{item.rank}. {item.candidate.method.title} ({item.method})")
-            console.facts(_facts(item, answer.problem, explain))
+            console.facts(_facts(item, answer, explain))
             console.say()
     if answer.excluded:
         _excluded(answer, explain)
+    if explain:
+        console.say(f"Utility, by which ties are decided: {UTILITY}.", style="dim")
     for text in answer.notes:
         console.say(f"Note: {text}", style="dim")
     if first is not None and not answer.problem.task.elsewhere:
@@ -119,7 +128,8 @@ def _setting(problem: Problem) -> str:
     return ", ".join(parts)
 
 
-def _facts(item: RankedCandidate, problem: Problem, explain: bool) -> Iterator[tuple[str, object]]:
+def _facts(item: RankedCandidate, answer: Recommendation, explain: bool) -> Iterator[tuple[str, object]]:
+    problem = answer.problem
     recipe, values = item.candidate.recipe, dict(item.candidate.values)
     values.pop("learning_rate", None)
     settings = [f"{name}={_text(value)}" for name, value in values.items() if value is not None]
@@ -161,7 +171,19 @@ def _facts(item: RankedCandidate, problem: Problem, explain: bool) -> Iterator[t
         yield "", f"({hidden} more with --explain)"
     yield "how sure", f"{_BASES[item.confidence.source]}: {item.confidence.because}"
     if explain:
-        yield "score", f"{item.score:+.2f} points (quality {item.quality:+.2f}, less what it costs)"
+        yield "score", _score(item, answer)
+
+
+def _score(item: RankedCandidate, answer: Recommendation) -> str:
+    """The utility with its numbers put in."""
+    from peftselect.selector import scoring
+
+    prefer, candidates = answer.problem.priorities.prefer, answer.candidates
+    parts = [f"quality {item.quality:+.2f}"]
+    for charge in scoring.charges(item, scoring.cheapest_costs(candidates), prefer):
+        parts.append(f"{charge.cost} {charge.price:g} x log2({charge.ratio:.3g}) = {charge.points:.2f}")
+    parts.append(f"risks {scoring.risk_points(item, candidates, prefer):.2f}")
+    return f"{item.score:+.2f} points: {' - '.join(parts)}"
 
 
 def _source(reason: Reason) -> str:

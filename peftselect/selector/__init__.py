@@ -14,6 +14,7 @@ from peftselect.selector.answer import Excluded, RankedCandidate, Reason, Recomm
 from peftselect.selector.confirmation import TRACES, Trace, confirm
 from peftselect.selector.consider import Question, Wishes, consider
 from peftselect.selector.recipes import RECIPE_FIELDS
+from peftselect.selector.tradeoffs import Tradeoffs, weigh
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,9 +32,11 @@ __all__ = [
     "Reason",
     "Recommendation",
     "Trace",
+    "Tradeoffs",
     "Wishes",
     "fits_at_ease",
     "select",
+    "weigh",
 ]
 EASY_ACCUMULATION = 4
 

@@ -24,7 +24,7 @@ first group of ``--prefer quality``.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from peftselect.facts import FACTS
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from peftselect.predictor import Prediction
     from peftselect.selector.answer import RankedCandidate
 
+#: the utility in one line, as `recommend --explain` prints it
+UTILITY = "score = quality - sum over costs of price(cost, --prefer) x log2(cost / cheapest candidate's cost) - risks"
 #: gaps under 3 points between single runs are ties (PEFT method comparison, repeated runs of one configuration)
 NOISE_POINTS = 3.0
 #: facts of a question that differ among the records
@@ -107,10 +109,33 @@ def costs(candidate: RankedCandidate) -> dict[str, float]:
     return {name: value for name, value in found.items() if value > 0}
 
 
-def cost_points(candidate: RankedCandidate, cheapest: Mapping[str, float], prefer: str) -> float:
-    """What the candidate's costs above the cheapest ones are worth, in points."""
+@dataclass(frozen=True)
+class Charge:
+    """What one cost takes off a candidate's score: ``price`` points for each doubling of ``ratio`` to the cheapest."""
+
+    cost: str
+    price: float
+    ratio: float
+
+    @property
+    def points(self) -> float:
+        """Points taken off."""
+        return self.price * math.log2(self.ratio)
+
+
+def cheapest_costs(candidates: Sequence[RankedCandidate]) -> dict[str, float]:
+    """The lowest of each cost among the candidates."""
+    found: dict[str, float] = {}
+    for candidate in candidates:
+        for name, value in costs(candidate).items():
+            found[name] = min(value, found.get(name, value))
+    return found
+
+
+def charges(candidate: RankedCandidate, cheapest: Mapping[str, float], prefer: str) -> list[Charge]:
+    """What each of the candidate's costs above the cheapest ones is worth."""
     prices = PRICES[prefer]
-    return sum(prices[name] * math.log2(value / cheapest[name]) for name, value in costs(candidate).items())
+    return [Charge(name, prices[name], value / cheapest[name]) for name, value in costs(candidate).items()]
 
 
 def risk_points(candidate: RankedCandidate, others: Sequence[RankedCandidate], prefer: str) -> float:
@@ -130,17 +155,11 @@ def rank(candidates: Sequence[RankedCandidate], prefer: str) -> list[RankedCandi
     With ``--prefer quality`` a group is taken off the top of the list by quality. Any other preference says that some
     quality may be given for the cost, at the price above: there the score forms the groups.
     """
-    cheapest: dict[str, float] = {}
-    for candidate in candidates:
-        for name, value in costs(candidate).items():
-            cheapest[name] = min(value, cheapest.get(name, value))
-    scored = [
-        replace(
-            item,
-            score=item.quality - cost_points(item, cheapest, prefer) - risk_points(item, candidates, prefer),
-        )
-        for item in candidates
-    ]
+    cheapest = cheapest_costs(candidates)
+    scored = []
+    for item in candidates:
+        charged = sum(charge.points for charge in charges(item, cheapest, prefer))
+        scored.append(replace(item, score=item.quality - charged - risk_points(item, candidates, prefer)))
     ranked: list[RankedCandidate] = []
     for group, members in enumerate(_groups(scored, prefer), 1):
         for member in sorted(members, key=lambda item: (-item.score, item.method)):
