@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from peftselect.errors import UnknownNameError
 from peftselect.hyperparameter import Hyperparameter
 from peftselect.shape import Architecture, HeadKind
+from peftselect.traits import MemoryTraits as MemoryTraits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,38 +70,6 @@ class Structure:
     integration_form: str
     workspace: str
     derived: bool = True
-
-
-@dataclass(frozen=True)
-class MemoryTraits:
-    """What a method does to the memory of a training step, for the closed form.
-
-    ``kept_bytes_per_token``: bytes that its own modules make autograd keep, summed over the model, per token of the
-    stack they sit in, as (encoder, decoder); ``kept_under_autocast``: the same where the step runs under autocast over
-    float32 activations (a quantised base), None where that makes no difference. ``virtual_tokens``: positions put
-    before every input sequence (of the encoder in an encoder-decoder). ``prefix_positions``: key/value positions put
-    before every attention: of the last stack alone, and taking positions, as peft does it; of both stacks and between
-    them, taking none, where ``prefix_everywhere``.
-    ``backward_reaches``: how far the backward pass goes into the frozen base: "input" (the default), "decoder" (an
-    encoder before the decoder keeps nothing), "top" (only the head: no activation of the body is kept), "nothing" (no
-    backward pass: no gradients, no states of an optimizer).
-    ``block_tokens``: positions put before the input of every block and taken off behind it.
-    ``quiet_blocks``: lowest blocks of each stack, as (encoder, decoder), which no gradient enters.
-    ``reaches_front``: whether the convolutions over sound are trained in part, so that their activations are kept.
-    ``trains_base_weights``: whether linear inputs of the base are kept because its own weights get gradients (full
-    fine-tuning).
-    """
-
-    kept_bytes_per_token: tuple[float, float] = (0.0, 0.0)
-    kept_under_autocast: tuple[float, float] | None = None
-    virtual_tokens: int = 0
-    prefix_positions: int = 0
-    prefix_everywhere: bool = False
-    backward_reaches: Literal["input", "decoder", "top", "nothing"] = "input"
-    block_tokens: int = 0
-    quiet_blocks: tuple[int, int] = (0, 0)
-    reaches_front: bool = False
-    trains_base_weights: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 #: but for the pairs in BESIDE
 LAYERS: list[set[str]] = [
     {"errors", "pareto", "resources", "words"},
-    {"shape", "hyperparameter", "audio"},
+    {"shape", "hyperparameter", "audio", "traits"},
     {"method", "task", "problem", "record"},
     {"technique", "stage"},
     {"hookspecs", "families", "tuners", "zeroth_order"},
