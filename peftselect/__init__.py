@@ -113,6 +113,7 @@ _HOMES = {
     "tuners.bottleneck": ("BottleneckConfig",),
     "tuners.registry": ("register_tuner", "register_tuners"),
     "tuners.prefix": ("PrefixConfig",),
+    "tuners.scaled_prompt": ("read_prompt", "scale_prompt"),
     "tuners.mam": ("MamConfig",),
     "tuners.compacter": ("CompacterConfig",),
     "tuners.token_bias": ("TokenBiasConfig",),
@@ -201,12 +202,14 @@ __all__ = [
     "load",
     "path_pattern",
     "plan_run",
+    "read_prompt",
     "reads_encoder",
     "recommend",
     "register_tuner",
     "register_tuners",
     "resume",
     "run",
+    "scale_prompt",
 ]
 
 

@@ -39,17 +39,12 @@ class PromptTuning(SoftPromptMethod):
     formula = "n·d"
 
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
-        """Number of vectors, and the rate.
-
-        Lester et al. 2021 (section 3): 0.3 on T5, whose embeddings are of the order of ten. Encoders normalise their
-        embeddings, so that a large rate does no harm there (measured on 1,200 sentences of SST-2 with a MiniLM, one
-        epoch: 0.1 learns, 0.01 does not). Decoders do not, and theirs are a hundred times smaller than T5's.
-        """
-        rates = {"encoder": 0.1, "decoder": 0.01, "encoder-decoder": 0.3 if shape.relative_attention else 0.1}
-        rate = rates[shape.architecture]
+        """Number of vectors, and the rate."""
         return (
             self.tokens_setting(),
-            Hyperparameter("learning_rate", rate, "float", "peak learning rate", 1e-6, 10.0, log=True),
+            Hyperparameter(
+                "learning_rate", self.prompt_rate(shape), "float", "peak learning rate", 1e-6, 10.0, log=True
+            ),
         )
 
     def trainable_parameters(self, shape: ModelShape, values: Mapping[str, Any]) -> int:

@@ -23,7 +23,7 @@ from peftselect.plugin_manager import host
 from peftselect.problem import Hardware
 from peftselect.serving.loaded import load
 from peftselect.serving.saved import read_saved
-from peftselect.tasks._prompted import FillMask, default_words, encode, word_ids
+from peftselect.tasks._prompted import FillMask, encode, word_ids, words_of
 from tests.samples import SAMPLES
 from tests.tiny import tokenizer
 
@@ -65,9 +65,17 @@ def test_demonstrations_stand_behind_with_their_words() -> None:
 
 
 def test_words_are_the_papers_or_the_labels() -> None:
-    assert default_words(("contradiction", "entailment", "neutral")) == ("No", "Yes", "Maybe")
-    assert default_words(("negative", "neutral", "positive")) == ("terrible", "okay", "great")
-    assert default_words(("red_one", "2")) == ("red", "2")
+    known = {"No", "Yes", "Maybe", "great", "okay", "terrible"}
+    knows = tokenizer()
+    knows.add_tokens(sorted(known))
+    labels = {
+        ("contradiction", "entailment", "neutral"): ("No", "Yes", "Maybe"),
+        ("negative", "neutral", "positive"): ("terrible", "okay", "great"),
+        ("red_one", "2"): ("red", "2"),
+    }
+    for names, words in labels.items():
+        assert words_of(context(tokenizer=knows, labels=names, label_words=())) == words
+    assert words_of(context(label_words=())) == ("negative", "positive"), "a model that lacks the paper's words"
     ids = word_ids(context())
     assert tokenizer().convert_ids_to_tokens(ids) == ["bad", "good"]
 

@@ -53,33 +53,45 @@ class FillMask(Objective):
 def word_ids(context: TaskContext) -> list[int]:
     """The token of each label's word as it stands within a text; InputError where two labels share one."""
     tokenizer, labels = context.tokenizer, context.labels
-    words = context.label_words or default_words(labels)
+    words = words_of(context)
     order = f"write --set label_words=WORD,WORD in the order of the labels: {', '.join(labels[:10])}"
     if len(words) != len(labels):
         raise InputError(f"label_words has {len(words)} words for {len(labels)} labels", order)
     found: dict[int, str] = {}
     for label, word in zip(labels, words, strict=True):
-        pieces = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
-        if not pieces or pieces[0] == tokenizer.unk_token_id:
+        token = _first_token(tokenizer, word)
+        if token is None:
             raise InputError(f"the word {word!r} of label {label!r} is not in the model's vocabulary", order)
-        if pieces[0] in found:
-            raise InputError(f"the words of labels {found[pieces[0]]!r} and {label!r} begin with one token", order)
-        found[pieces[0]] = label
+        if token in found:
+            raise InputError(f"the words of labels {found[token]!r} and {label!r} begin with one token", order)
+        found[token] = label
     return list(found)
 
 
-def default_words(labels: Sequence[str]) -> tuple[str, ...]:
-    """The paper's words where the labels are its own, else the first word of a label's name."""
+def words_of(context: TaskContext) -> tuple[str, ...]:
+    """The words that were set; else the paper's where the labels are its own and the model knows them, else the labels'
+    own first words."""
+    if context.label_words:
+        return context.label_words
+    labels = context.labels
     known = {**WORDS, "neutral": "Maybe" if "entailment" in labels else "okay"}
-    return tuple(known.get(label.lower(), label.replace("_", " ").split(" ")[0] or label) for label in labels)
+    named = [label.replace("_", " ").split(" ")[0] or label for label in labels]
+    words = [known.get(label.lower(), name) for label, name in zip(labels, named, strict=True)]
+    return tuple(words if all(_first_token(context.tokenizer, word) is not None for word in words) else named)
+
+
+def _first_token(tokenizer: Any, word: str) -> int | None:
+    """The first token of a word within a text, None where the tokenizer does not know it."""
+    pieces = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+    return pieces[0] if pieces and pieces[0] != tokenizer.unk_token_id else None
 
 
 def encode(task: Task, rows: Sequence[Row], context: TaskContext) -> Any:
     """Prompts with the number of their label; texts are cut so that mask and demonstrations stay whole."""
     from datasets import Dataset
 
-    tokenizer, words = context.tokenizer, context.label_words or default_words(context.labels)
-    word_of = dict(zip(context.labels, words, strict=True))
+    tokenizer = context.tokenizer
+    word_of = dict(zip(context.labels, words_of(context), strict=False))
     share = context.max_length // (len(context.demonstrations) + 1)
     shown = [filled(task, row, word_of[task.target_text(row)], context, share) for row in context.demonstrations]
     behind = "".join(f" {text}" for text in shown)
