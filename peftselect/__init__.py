@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         LinearMethod,
         LowRankMethod,
         PrefixMethod,
+        SideMethod,
         SoftPromptMethod,
         attention_pattern,
         block_pattern,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from peftselect.tuners.fusion import FusionConfig
     from peftselect.tuners.hyper import HyperConfig
     from peftselect.tuners.instance_prefix import InstancePrefixConfig
+    from peftselect.tuners.ladder import LadderConfig
     from peftselect.tuners.mam import MamConfig
     from peftselect.tuners.prefix import PrefixConfig
     from peftselect.tuners.propetl import ProConfig
@@ -81,6 +83,7 @@ _HOMES = {
         "LinearMethod",
         "LowRankMethod",
         "PrefixMethod",
+        "SideMethod",
         "SoftPromptMethod",
         "attention_pattern",
         "block_pattern",
@@ -114,6 +117,7 @@ _HOMES = {
     "tuners.registry": ("register_tuner", "register_tuners"),
     "tuners.prefix": ("PrefixConfig",),
     "tuners.scaled_prompt": ("read_prompt", "scale_prompt"),
+    "tuners.ladder": ("LadderConfig",),
     "tuners.mam": ("MamConfig",),
     "tuners.compacter": ("CompacterConfig",),
     "tuners.token_bias": ("TokenBiasConfig",),
@@ -159,6 +163,7 @@ __all__ = [
     "InputError",
     "InstancePrefixConfig",
     "InstancePrefixMethod",
+    "LadderConfig",
     "LinearMethod",
     "LinearModule",
     "LowRankMethod",
@@ -178,6 +183,7 @@ __all__ = [
     "Reference",
     "RunRecord",
     "Score",
+    "SideMethod",
     "SkillsConfig",
     "SoftPromptMethod",
     "SparseBottleneckConfig",

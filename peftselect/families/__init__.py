@@ -12,6 +12,7 @@ from peftselect.families.linear import (
     reads_encoder,
 )
 from peftselect.families.prefix import PrefixMethod, attention_pattern
+from peftselect.families.side import SideMethod
 from peftselect.families.soft_prompt import SoftPromptMethod
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "LinearMethod",
     "LowRankMethod",
     "PrefixMethod",
+    "SideMethod",
     "SoftPromptMethod",
     "attention_pattern",
     "block_pattern",
