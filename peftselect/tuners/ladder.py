@@ -118,7 +118,8 @@ class LadderLayer(SideLayer):
         normed = leaf("norm3")(state)
         inner = ACT2FN[config.activation](leaf("ffn_gate" if config.gated else "ffn_in")(normed))
         state = state + leaf("ffn_out")(inner * leaf("ffn_in")(normed) if config.gated else inner)
-        state = leaf("final")(state) if self.is_last(config) else state
+        if self.is_last(config):
+            state = leaf("final")(state)
         return state
 
     def leave(self, adapter: str, flow: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
