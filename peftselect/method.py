@@ -229,7 +229,8 @@ class Recipe:
     ``precision`` is the compute and weight type ("bf16", "fp16", "fp32"; full fine-tuning keeps float32 master weights
     under the first two, and none under "pure_bf16"); ``quantization`` the storage of the frozen
     base (None, "int8", "nf4"); lengths are tokens (``max_target_length`` 0 where nothing is generated). ``packing``
-    puts several short examples of a causal model into one sequence, none of which sees another.
+    puts several short examples of a causal model into one sequence, none of which sees another; ``group_by_length``
+    puts rows of like length into a batch, so that little of it is padding.
     """
 
     precision: Literal["bf16", "fp16", "fp32", "pure_bf16"]
@@ -246,6 +247,7 @@ class Recipe:
     weight_decay: float = 0.0
     lr_scheduler: str = "linear"
     packing: bool = False
+    group_by_length: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 #: a module may import only from the rows above its own; modules of one row do not import one another,
 #: but for the pairs in BESIDE
 LAYERS: list[set[str]] = [
-    {"errors", "pareto", "resources", "words"},
+    {"batching", "errors", "pareto", "resources", "words"},
     {"shape", "hyperparameter", "audio", "traits"},
     {"method", "task", "problem", "record"},
     {"technique", "stage"},

@@ -22,7 +22,7 @@ from peftselect.errors import DataError, InputError, UnsupportedError
 from peftselect.plugin_manager import host
 from peftselect.results import user_store
 from peftselect.training.interrupts import Interrupted
-from peftselect.training.unfinished import SavingError, newest, work_folder, write_whole
+from peftselect.training.unfinished import Checkpoint, SavingError, newest, work_folder, write_whole
 from tests.test_run import arguments, read_json, write_rows
 
 
@@ -236,8 +236,16 @@ def _train(order: dict[str, Any], home: str) -> None:
         peftselect.run(**order)
 
 
+def step_of(checkpoint: Checkpoint | None) -> int:
+    """The step that is saved, 0 where nothing is."""
+    return checkpoint.step if checkpoint else 0
+
+
 def killed_again_and_again(order: dict[str, Any], home: Path, kills: int) -> list[int]:
-    """Run and resume in processes that are killed at random moments; the steps that were saved by then."""
+    """Run and resume in processes that are killed at random moments; the steps that were saved by then.
+
+    Every other sitting is left until it has saved something new, so that a slow machine gets on, too.
+    """
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["peft", "datasets", "evaluate", "peftselect.training.job"])
     draw, saved = random.Random(7), []
@@ -247,14 +255,15 @@ def killed_again_and_again(order: dict[str, Any], home: Path, kills: int) -> lis
         work = work_folder(order["output"])
         while process.is_alive() and not (work / "order.json").exists():
             time.sleep(0.02)
+        while process.is_alive() and len(saved) % 2 == 0 and step_of(newest(work)) <= max(saved, default=0):
+            time.sleep(0.02)
         process.join(draw.uniform(0.2, 2.5))
         assert process.exitcode in (None, 0), "a sitting failed by itself"
         if process.exitcode == 0:
             break
         process.kill()
         process.join()
-        found = newest(work)
-        saved.append(found.step if found else 0)
+        saved.append(step_of(newest(work)))
     if not Path(order["output"]).exists():
         last = forks.Process(target=_train, args=(order, str(home)))
         last.start()

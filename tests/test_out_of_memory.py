@@ -16,7 +16,7 @@ import torch
 
 import peftselect
 from peftselect.results import user_store
-from peftselect.training import degrade
+from peftselect.training import degrade, machine
 from tests.test_interrupted import AtStep, order_of
 from tests.test_run import arguments
 
@@ -25,7 +25,11 @@ MORE_BYTES = 40 * 2**20
 
 
 class Limited:
-    """An observer that lets this process have only so much memory more once training begins."""
+    """An observer that lets this process have only so much memory more while it trains than when that begins.
+
+    What comes before (a model is loaded, by threads that want stacks) is not limited: there a failure would have
+    another name.
+    """
 
     def __init__(self, more_bytes: int) -> None:
         self.more_bytes = more_bytes
@@ -33,11 +37,11 @@ class Limited:
 
     def stage(self, text: str) -> None:
         self.said.append(text)
-        if text.startswith("training") and self.more_bytes:
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        if text.startswith("training"):
             limit = pages * resource.getpagesize() + self.more_bytes
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-            self.more_bytes = 0
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
     def progress(self, done: int, total: int, text: str = "") -> None:
         pass
@@ -132,6 +136,22 @@ def test_a_recommended_method_gives_way_to_a_thriftier_one(tiny_models: Callable
     names = list(dict.fromkeys(step[-1] for step in _ladder(plan)))
     assert len(names) > 1
     assert [needs[name] for name in names] == sorted((needs[name] for name in names), reverse=True)
+
+
+@pytest.mark.parametrize(("error", "counts"), [
+    (torch.OutOfMemoryError("CUDA out of memory."), True),
+    (MemoryError(), True),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"), True),
+    (RuntimeError("could not create a primitive"), True),
+    (RuntimeError("could not create a primitive descriptor for a convolution"), False),
+    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    (ValueError("out of memory"), False),
+])  # fmt: skip
+def test_what_counts_as_out_of_memory(error: BaseException, counts: bool) -> None:
+    assert machine.is_out_of_memory(error) is counts
+    wrapped = peftselect.PeftSelectError("the model could not be loaded", "")
+    wrapped.__cause__ = error
+    assert machine.is_out_of_memory(wrapped) is counts
 
 
 class Once:

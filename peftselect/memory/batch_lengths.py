@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peftselect.batching import grouped_order
 from peftselect.data import read_rows, token_lengths
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class BatchLengths:
-    """Token lengths of a file's rows and of its padded batches under the shuffling sampler that ``run`` uses."""
+    """Token lengths of a file's rows and of its padded batches, drawn as ``run`` draws them (rows of like length)."""
 
     examples: int
     rows: Spread
@@ -46,20 +46,15 @@ def batch_lengths(
     """Read a training file and draw its batches. DataError where it cannot be read."""
     rows = read_rows(file, task, columns or {})
     sources, targets, origin = token_lengths(rows, task, base)
-    return BatchLengths(
-        len(rows), spread(sources), spread(padded(sources, batch_size)), spread(padded(targets, batch_size)), origin
-    )
+    batches = [batch for epoch in range(EPOCHS) for batch in drawn(sources, batch_size, epoch)]
+    lengths, answers = ([max(of[row] for row in batch) for batch in batches] for of in (sources, targets))
+    return BatchLengths(len(rows), spread(sources), spread(lengths), spread(answers), origin)
 
 
-def padded(lengths: Sequence[int], batch_size: int, seed: int = 0) -> list[int]:
-    """Length of every batch of :data:`EPOCHS` shuffled epochs: that of its longest row."""
-    draw = random.Random(seed)
-    order = list(lengths)
-    found = []
-    for _ in range(EPOCHS):
-        draw.shuffle(order)
-        found += [max(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
-    return found
+def drawn(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
+    """The batches of one epoch, each the indices of its rows."""
+    order = grouped_order(lengths, batch_size, seed)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def spread(lengths: Sequence[int]) -> Spread:

@@ -28,7 +28,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": tuple(OPTIMIZER_BYTES),
     "quantization": ("none", "int8", "nf4"),
 }
-_SWITCHES = ("gradient_checkpointing", "packing")
+_SWITCHES = ("gradient_checkpointing", "packing", "group_by_length")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _NUMBERS: dict[str, type[int] | type[float]] = {
     "micro_batch_size": int,

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from peftselect.problem import Problem
 
 
+#: how oneDNN and the interpreter say that there was no room for a kernel's scratch or a thread's stack
+NO_ROOM = ("could not create a primitive", "could not create a memory object", "can't start new thread")
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where training runs: torch's device, and what had to be changed of the recipe for it."""
@@ -51,10 +55,14 @@ def settle(problem: Problem, candidate: Candidate, cpu: bool) -> Machine:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a card or in RAM."""
+    """Whether an allocation failed, on a card or in RAM; what was raised from such an error counts too."""
     from accelerate.utils.memory import should_reduce_batch_size
 
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(should_reduce_batch_size(error))
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or should_reduce_batch_size(error):
+        return True
+    if isinstance(error, RuntimeError) and str(error) in NO_ROOM:
+        return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
 def release() -> None:

@@ -9,6 +9,7 @@ from peftselect import modeling
 from peftselect.training import callbacks, packing, trainer
 from peftselect.training.evaluation import Evaluated, Evaluation, once
 from peftselect.training.regression import start_at_mean
+from peftselect.training.sampling import row_lengths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +80,7 @@ def make_runner(session: Session, model: Any, mixed: str | None, hung_on: list[A
     collator = plan.problem.task.collator(context, model)
     if candidate.recipe.packing:
         collator = packing.collator(context.tokenizer.pad_token_id, collator)
+    grouped = training and candidate.recipe.group_by_length and not candidate.recipe.packing
     return trainer.make_trainer(
         model,
         arguments,
@@ -86,6 +88,7 @@ def make_runner(session: Session, model: Any, mixed: str | None, hung_on: list[A
         context.head,
         tokenizer=context.tokenizer or context.feature_extractor,
         train=session.train if training else None,
+        lengths=row_lengths(session.train) if grouped else None,
         monitor=session.monitor if training else None,
         objective=(session.objective if training else None) or plan.problem.task.objective(context),
         optimizer=candidate.method.optimizer(model, candidate.values) if training else None,

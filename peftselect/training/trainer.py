@@ -13,9 +13,11 @@ from peftselect.method import SPEECH_HEADS
 from peftselect.training.callbacks import SCORE
 from peftselect.training.checkpoints import Resumable
 from peftselect.training.evaluation import keep_logits
+from peftselect.training.sampling import GroupedSampler
 from peftselect.zeroth_order import ForwardOptimizer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from peftselect.method import Recipe
@@ -40,7 +42,12 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
     control: Any
 
     def __init__(
-        self, *arguments: Any, monitor: Evaluation | None = None, objective: Objective | None = None, **keywords: Any
+        self,
+        *arguments: Any,
+        monitor: Evaluation | None = None,
+        objective: Objective | None = None,
+        lengths: Sequence[int] | None = None,
+        **keywords: Any,
     ) -> None:
         super().__init__(*arguments, **keywords)
         self.objective = objective
@@ -50,6 +57,7 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
         if self.forward_optimizer is not None:
             self.accelerator.scaler = None  # there are no gradients to scale
         self.monitor = monitor
+        self.lengths = lengths
         self.history: list[dict[str, float]] = []
         self.evaluation_seconds = 0.0
         self._earlier_seconds = 0.0
@@ -102,6 +110,12 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
         self.history, self.evaluation_seconds = state["history"], state["evaluation"]
         self._earlier_seconds = state["training"] + state["evaluation"]
         self._started = time.perf_counter()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Rows of like length together, where their ``lengths`` are given."""
+        if self.lengths is None:
+            return super()._get_train_sampler(train_dataset)
+        return GroupedSampler(self.lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
 
     def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
         """The objective's loss, where the task has one (the Trainer divides it by the accumulation)."""
@@ -194,12 +208,16 @@ def make_trainer(
     *,
     tokenizer: Any,
     train: Any = None,
+    lengths: Sequence[int] | None = None,
     monitor: Evaluation | None = None,
     objective: Objective | None = None,
     optimizer: Any = None,
     callbacks: list[Any] | None = None,
 ) -> TaskTrainer:
-    """A Trainer for training (``train`` and ``monitor`` given) or for prediction alone."""
+    """A Trainer for training (``train`` and ``monitor`` given) or for prediction alone.
+
+    ``lengths`` of the training rows, where rows of like length are to share a batch.
+    """
     if objective is not None:
         # the collator picks what it needs: columns that the model does not know by name are inputs of the objective
         arguments.remove_unused_columns = False
@@ -220,6 +238,7 @@ def make_trainer(
             preprocess_logits_for_metrics=keep_logits(head),
             monitor=monitor,
             objective=objective,
+            lengths=lengths,
         )
     finally:
         if untrainable:
