@@ -11,6 +11,8 @@ from peftselect.cli import options
 from peftselect.words import count, size, span
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from peftselect.training.job import RunResult
     from peftselect.training.plan import RunPlan
 
@@ -35,6 +37,7 @@ FEW_REASONS = 2
 @click.option("--test-limit", type=int, metavar="N", help="Use at most N test rows.  [default: --limit]")
 @click.option("--template", metavar="TEXT", help="Prompt in place of the task's own; {source} stands for the input.")
 @click.option("--checkpoint-every", metavar="TIME", help="How often to save what --resume goes on from.  [default: 5m]")
+@click.option("--probe", metavar="BUDGET", help="First try the best candidates for so long: 5m, or 60steps in all.")
 @click.option("--no-degrade", is_flag=True, help="Stop where memory runs out; do not try a cheaper recipe.")
 @click.option("--resume", metavar="DIR", help="Go on with the interrupted run towards DIR; nothing else is needed.")
 @click.option("--dry-run", is_flag=True, help="Show the recipe and its price, check the data, and stop.")
@@ -49,6 +52,8 @@ def run(method: str | None, dry_run: bool, as_json: bool, **arguments: Any) -> N
     peftselect run --before prune:sparsity=0.5 --method lora --after quantize:bits=8
 
     Without arguments it runs the embedded example: a small model, offline, in about a minute.
+
+    --probe trains the best candidates for a while on your data and goes on with the one that scores best.
 
     Ctrl-C saves and stops; `peftselect run --resume DIR` goes on with the run whose --output was DIR.
 
@@ -82,7 +87,7 @@ def run(method: str | None, dry_run: bool, as_json: bool, **arguments: Any) -> N
 def _train(plan: RunPlan, silent: bool) -> RunResult:
     from peftselect.cli import console
     from peftselect.training.start import start
-    from peftselect.training.unfinished import newest, work_folder
+    from peftselect.training.unfinished import is_probing, newest, work_folder
 
     try:
         with console.Stages() as stages:
@@ -90,9 +95,13 @@ def _train(plan: RunPlan, silent: bool) -> RunResult:
     except KeyboardInterrupt:
         saved = newest(work_folder(plan.output))
         if saved is None:
-            console.note(f"interrupted: nothing was written to {plan.output}")
+            probing = is_probing(work_folder(plan.output))
+            told = "in the probe, which is saved. To go on:" if probing else f"nothing was written to {plan.output}"
+            console.note(f"interrupted: {told}")
         else:
+            probing = True
             console.note(f"interrupted; step {saved.step:,} of {saved.total:,} is saved. To go on:")
+        if probing:
             console.note(f"peftselect run --resume {shlex.quote(str(plan.output))}")
         raise
 
@@ -132,11 +141,55 @@ def _show_plan(plan: RunPlan) -> None:
     if plan.recommended:
         whys = [f"{reason.text} [{reason.source}]" for reason in chosen.reasons if reason.kind == "for"][:FEW_REASONS]
         facts += [("" if number else "why", text) for number, text in enumerate(whys)]
+    facts += [("" if number else "probe", text) for number, text in enumerate(_probe_lines(plan))]
     facts += [(f"{item.place} it", f"{item.stage.title.lower()} ({item})") for item in plan.stages]
     facts.append(("output", str(plan.output)))
     console.facts(facts)
     for text in plan.notes:
         console.say(f"Note: {text}", style="dim")
+
+
+def _probe_lines(plan: RunPlan) -> list[str]:
+    """What a probe will do and take, or where an interrupted one has come to."""
+    from peftselect.training.probe import price, title
+
+    probe = plan.probe
+    if probe is None:
+        return []
+    if probe.outcome.finished:
+        return ["is done"]
+    names = ", ".join(title(arm) for arm in probe.arms)
+    steps, seconds = price(plan)
+    if steps is None:
+        rounds = ", then ".join(str(number) for number, _ in probe.planned_steps())
+        return [names, f"at most {span(seconds or 0.0)} in all: {rounds} of them, the better half each time"]
+    rounds = ", then ".join(f"{number} for {one} steps each" for number, one in probe.planned_steps())
+    about = f", about {span(seconds)}" if seconds else ""
+    return [names, f"{steps:,} steps in all{about}: {rounds}; the winner's count for the run"]
+
+
+def _show_probe(plan: RunPlan, document: Mapping[str, Any]) -> None:
+    """Every candidate's score at the end of its rounds."""
+    from peftselect.cli import console
+
+    rounds = document["rounds"]
+    columns = ("candidate", *(f"round {number}" for number in range(1, len(rounds) + 1)))
+    rows = []
+    for arm, candidate in enumerate(document["candidates"]):
+        cells = [_cell(row, arm) for row in rounds]
+        mark = " (goes on)" if candidate == document["winner"] else ""
+        rows.append((f"{candidate['method']} at {candidate['learning_rate']:.3g}{mark}", *cells))
+    about = f"{plan.problem.task.metric} on the validation rows after so many steps; {document['extra_steps']:,} of "
+    about += f"{document['steps']:,} steps were the losers', {span(document['seconds'])} in all."
+    console.table("The probe", columns, rows, right=columns[1:], caption=about)
+
+
+def _cell(row: Sequence[Mapping[str, Any]], arm: int) -> str:
+    tried = next((item for item in row if item["arm"] == arm), None)
+    if tried is None:
+        return ""
+    score = tried["status"] if tried["score"] is None else f"{tried['score']:.4f}"
+    return f"{score} ({tried['step']})"
 
 
 def _show_result(plan: RunPlan, result: RunResult) -> None:
@@ -145,6 +198,9 @@ def _show_result(plan: RunPlan, result: RunResult) -> None:
 
     record = result.record
     about = " ".join(filter(None, (f"On {where_scored(plan)}.", untrained_head(plan))))
+    if probe := record.measured.get("probe"):
+        console.say()
+        _show_probe(plan, probe)
     console.say()
     columns: tuple[str, ...] = ("metric", "base model", "tuned", "points")
     console.table("Before and after", columns, score_rows(record), right=columns[1:], caption=about)

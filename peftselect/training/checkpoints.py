@@ -113,10 +113,13 @@ class SaveInTime(TrainerCallback):  # type: ignore[misc]
         self._saved_at = time.monotonic()
 
 
-def fit(runner: Any, earlier: Checkpoint | None, stopper: Stopper) -> None:
-    """Train to the end, from the ``earlier`` checkpoint on where there is one; Interrupted if told to stop."""
+def fit(runner: Any, earlier: Checkpoint | None, stopper: Stopper, *, until: int | None = None) -> None:
+    """Train to the end, from the ``earlier`` checkpoint on where there is one; Interrupted if told to stop.
+
+    ``until`` is a step at which a callback will leave training: an earlier checkpoint may have come to it already.
+    """
     runner.watch_changes()
-    if earlier is not None and earlier.finished:
+    if earlier is not None and (earlier.finished or (until is not None and earlier.step >= until)):
         runner._load_from_checkpoint(str(earlier.folder))
         runner.state = TrainerState.load_from_json(str(earlier.folder / TRAINER_STATE_NAME))
         return

@@ -5,35 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from peftselect import modeling
 from peftselect.errors import PeftSelectError
-from peftselect.method import ApplyContext
-from peftselect.problem import parse_duration
-from peftselect.processors import load_processors
 from peftselect.results import user_store
-from peftselect.task import TaskContext
 from peftselect.training import (
     baseline,
     callbacks,
     checkpoints,
     machine,
     measurement,
-    packing,
     papers,
     recording,
     saving,
     stages,
-    trainer,
     unfinished,
 )
 from peftselect.training.degrade import ran_out
 from peftselect.training.evaluation import Evaluation
 from peftselect.training.progress import quiet
-from peftselect.training.prompting import prompting
-from peftselect.training.session import Session, make_runner, pad_alike, score_base
-from peftselect.training.splits import draw
+from peftselect.training.ready import make_ready, prepare
+from peftselect.training.session import score_base
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,11 +32,7 @@ if TYPE_CHECKING:
     from peftselect.training.interrupts import Stopper
     from peftselect.training.plan import RunPlan
     from peftselect.training.progress import Observer
-
-#: evaluations without a gain after which training ends
-PATIENCE = 3
-#: validation rows that are looked at while training, where text is generated and where it is not
-MONITORED = {True: 200, False: 2000}
+    from peftselect.training.session import Session
 
 
 @dataclass(frozen=True)
@@ -72,7 +58,7 @@ def train(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> Ru
     machine.release()
     with quiet():
         try:
-            session = _prepare(plan, here, work, observer)
+            session = prepare(plan, here, work, observer)
             trains = here.candidate.method.kind != "baseline"
             model = _train(session, stopper) if trains else baseline.run_baseline(session)
             model = stages.change_trained(session, model)
@@ -89,71 +75,19 @@ def train(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> Ru
             return _finish(session, model, checkpoints.result_folder(work))
 
 
-def _prepare(plan: RunPlan, here: machine.Machine, work: Path, observer: Observer) -> Session:
-    """Encode the rows and count the steps."""
-    observer.stage("reading the data into tokens")
-    problem, candidate, task = plan.problem, here.candidate, plan.problem.task
-    peak = measurement.PeakMemory(here.cuda)
-    tokenizer, extractor = load_processors(problem.model, problem.shape)
-    context = TaskContext(
-        tokenizer=tokenizer,
-        feature_extractor=extractor,
-        audio=problem.shape.audio,
-        architecture=problem.shape.architecture,
-        head=problem.shape.head.kind,
-        max_length=here.max_length,
-        max_target_length=candidate.recipe.max_target_length,
-        labels=plan.splits.labels,
-        prepended_positions=candidate.method.prepended_positions(candidate.values),
-        template=plan.template,
-        **prompting(plan, candidate),
-    )
-    rows = draw(plan.splits.validation, MONITORED[task.generates(context.head)], plan.seed)
-    session = Session(plan, here, work, observer, peak, context, 0, 0.0, None, Evaluation(task, rows, context))
-    encoded = task.encode_train(stages.training_rows(session, plan.splits.train), context)
-    if candidate.recipe.packing:
-        encoded = packing.pack(encoded, here.max_length + candidate.recipe.max_target_length, context.head)
-    session.train = encoded
-    session.steps, session.epochs = trainer.optimizer_steps(len(encoded), candidate.recipe, plan.max_steps)
-    return session
-
-
 def _train(session: Session, stopper: Stopper) -> Any:
     """Score the base model, apply the method, train, go back to the best state, score again."""
     plan, here = session.plan, session.here
     candidate, observer = here.candidate, session.observer
-    observer.stage("loading the model")
-    model, tokenizer = modeling.build(
-        plan.problem,
-        candidate,
-        plan.splits.labels,
-        session.steps,
-        plan.seed,
-        str(here.device),
-        on_loaded=lambda base, tokenizer: _on_base(session, base, tokenizer),
-    )
-    pad_alike(session.context, tokenizer)
-    _count(session, model)
-    if candidate.recipe.packing:
-        packing.check(model, f"{plan.problem.model.name} with {candidate.method.title}")
-    best = callbacks.KeepBest(session.work, plan.problem.task.higher_is_better, PATIENCE)
-    watch = callbacks.WatchLoss()
-    applied = ApplyContext(
-        plan.problem.shape, plan.problem.task.name, session.steps, plan.seed, candidate.recipe.quantization is not None
-    )
-    own = candidate.method.callbacks(candidate.values, applied)
-    in_time = checkpoints.SaveInTime(parse_duration(plan.order.checkpoint_every), stopper, observer)
-    looking_on = [best, watch, callbacks.WatchMemory(session.peak), callbacks.Tell(observer), in_time]
-    mixed = modeling.autocast(model, candidate.recipe, forward_only=candidate.method.forward_only)
-    runner = make_runner(session, model, mixed, [*own, *looking_on], training=True)
+    ready = make_ready(session, stopper, lambda base, tokenizer: _on_base(session, base, tokenizer))
+    model, runner, best, watch = ready.model, ready.runner, ready.best, ready.watch
     earlier = unfinished.newest(session.work)
     after = f" (from step {earlier.step:,} on)" if earlier else ""
     trained = session.measured["trainable_parameters"]
     observer.stage(f"training {trained:,} parameters for {session.steps:,} steps{after}")
     checkpoints.fit(runner, earlier, stopper)
     seconds = runner.training_seconds
-    if watch.trouble or _no_numbers(model):
-        why = watch.trouble or f"a weight is no number after step {runner.state.global_step}"
+    if why := ready.trouble:
         rate = candidate.recipe.learning_rate
         raise DivergedError(
             f"training diverged: {why}",
@@ -171,18 +105,6 @@ def _on_base(session: Session, base: Any, tokenizer: Any) -> None:
     score_base(session, base, tokenizer)
     stages.change_base(session, base)
     session.objective = stages.objective(session)
-
-
-def _count(session: Session, model: Any) -> None:
-    """Parameters as they really are; nothing to train is a mistake of the method's."""
-    trainable, total = modeling.count_parameters(model)
-    if not trainable:
-        raise PeftSelectError(f"{session.here.candidate.method.title} left nothing to train", "choose another method")
-    session.measured |= {"trainable_parameters": trainable, "total_parameters": total}
-
-
-def _no_numbers(model: Any) -> bool:
-    return any(item.requires_grad and not torch.isfinite(item).all() for item in model.parameters())
 
 
 def _time(session: Session, runner: Any, seconds: float, best: callbacks.KeepBest, watch: callbacks.WatchLoss) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftselect.errors import InputError
-from peftselect.training.unfinished import RESULT, held, newest, saving, work_folder
+from peftselect.training.unfinished import RESULT, held, is_probing, newest, saving, work_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,9 +41,11 @@ def check(folder: Path, overwrite: bool, *, resumed: bool = False) -> None:
     So is one towards which an interrupted run was on its way, unless that is ``resumed``.
     """
     saved = None if overwrite or resumed else newest(work_folder(folder))
-    if saved is not None:
+    probing = not (overwrite or resumed) and is_probing(work_folder(folder))
+    if saved is not None or probing:
+        where = f"at step {saved.step:,} of {saved.total:,}" if saved is not None else "in its probe"
         raise InputError(
-            f"the run towards {folder} was interrupted at step {saved.step:,} of {saved.total:,}",
+            f"the run towards {folder} was interrupted {where}",
             f"peftselect run --resume {folder} goes on, --overwrite starts anew",
         )
     if not folder.exists():

@@ -13,7 +13,9 @@ from peftselect.method import Recipe
 from peftselect.problem import parse_duration
 from peftselect.question import under
 from peftselect.selector.answer import problem_to_json
+from peftselect.training.halving import parse_budget
 from peftselect.training.output import check, default_folder
+from peftselect.training.probe import plan_probe, restored, verdict
 from peftselect.training.splits import data_set_name, read_splits
 from peftselect.training.stage_plan import check_stages, read_stages
 from peftselect.training.unfinished import fingerprint, read_order
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from peftselect.problem import Problem
     from peftselect.selector import RankedCandidate, Recommendation
     from peftselect.task import Task
+    from peftselect.training.probe import Probe
     from peftselect.training.splits import Splits
     from peftselect.training.stage_plan import PlannedStage
 
@@ -73,6 +76,8 @@ class Order:
     #: stages as they are written (``prune:sparsity=0.5``), in order
     before: Sequence[str] = ()
     after: Sequence[str] = ()
+    #: what a probe of the best candidates may take: a length of time ("5m") or a number of steps ("60steps")
+    probe: str | None = None
 
     def read(self, task: Task) -> Splits:
         """The rows of all three sets."""
@@ -109,6 +114,8 @@ class RunPlan:
     notes: tuple[str, ...] = ()
     #: what is done to the model before and after the method
     stages: tuple[PlannedStage, ...] = ()
+    #: candidates to be tried briefly first, and what came of it
+    probe: Probe | None = None
 
     @property
     def leaves(self) -> Literal["adapter", "model", "nothing"]:
@@ -129,6 +136,7 @@ class RunPlan:
             "candidate": self.chosen.to_json(),
             "rows": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
             "stages": [item.to_json() for item in self.stages],
+            **({"probe": self.probe.to_json()} if self.probe is not None else {}),
             "checks": self.report.to_json(),
             "seed": self.seed,
             "output": str(self.output),
@@ -149,6 +157,7 @@ def make_order(task: str | Task | None, model: str | None, arguments: Mapping[st
         own = {"evaluation": files["validation"], "test": files["test"], **own, "train": files["train"]}
         own.setdefault("method", example.settings().method)
         values = example.settings().values if own["method"] == example.settings().method else {}
+        values = {name: one for name, one in values.items() if name != "learning_rate" or "probe" not in own}
         settings = {**example.settings().recipe, **values, **settings}
     if task is None:
         raise InputError("which task? --task is missing", "`peftselect run` alone runs the embedded example")
@@ -164,6 +173,8 @@ def make_order(task: str | Task | None, model: str | None, arguments: Mapping[st
             raise InputError(f"--{name.replace('_', '-')} {value} is too small", "give 1 or more")
     if "checkpoint_every" in own:
         parse_duration(own["checkpoint_every"], "--checkpoint-every")
+    if "probe" in own:
+        parse_budget(own["probe"])
     if "{source}" not in own.get("template", "{source}"):
         raise InputError("--template lacks {source}", "{source} stands for the input text")
     question = {name: value for name, value in question.items() if value is not None}
@@ -188,7 +199,7 @@ def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
     refuse_overlap(report, order.allow_overlap)
     folder = Path(order.output) if order.output else default_folder(problem.task.name, chosen.method)
     note = one_device(problem)
-    return RunPlan(
+    plan = RunPlan(
         order=order,
         problem=problem,
         chosen=chosen,
@@ -206,6 +217,7 @@ def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
         stages=stages,
         notes=(*splits.notes, *((note,) if note else ())),
     )
+    return plan if order.probe is None else replace(plan, probe=plan_probe(plan, order.probe))
 
 
 def resumed_plan(folder: str | Path, settle: Callable[[Order], RunPlan]) -> RunPlan:
@@ -219,27 +231,39 @@ def resumed_plan(folder: str | Path, settle: Callable[[Order], RunPlan]) -> RunP
         order, recipe = Order(**document["order"]), Recipe(**known["recipe"])
     except TypeError as error:
         raise InputError(f"{folder}: the run was begun by another version ({error})", "start it anew") from error
-    plan = settle(replace(order, method=known["method"], output=None))
+    probed = document["probe"]
+    method = known["method"] if probed is None else order.method  # its other candidates are asked for again
+    plan = settle(replace(order, method=method, output=None, probe=None))
     if fingerprint(plan.splits) != document["rows"]:
         raise DataError(
             f"{order.train}: the data are not those that the run towards {folder} began with",
             "put the files back, or start anew with --overwrite",
         )
+    ranked = {item.method: item for item in (plan.chosen, *plan.runners_up)}
+    try:
+        probe = None if probed is None else restored(probed, ranked)
+        chosen = ranked[known["method"]]
+    except KeyError as error:
+        raise InputError(f"{folder}: {error} cannot be run any more", "start anew with --overwrite") from error
+    found = (verdict(probe),) if probe is not None and probe.outcome.finished else ()
     candidate = replace(
-        plan.chosen.candidate,
+        chosen.candidate,
         values={name: tuple(item) if isinstance(item, list) else item for name, item in known["values"].items()},
         recipe=recipe,
         set_by=known["set_by"],
     )
     return replace(
         plan,
-        chosen=replace(plan.chosen, candidate=candidate),
+        chosen=replace(chosen, candidate=candidate),
+        problem=under(plan.problem, candidate.method),
         order=order,
         output=Path(folder),
         overwrite=order.overwrite,
         recommended=document["recommended"],
         trail=tuple(document["trail"]),
-        notes=(*plan.notes, *document["trail"]),
+        runners_up=tuple(item for item in ranked.values() if item is not chosen),
+        probe=probe,
+        notes=(*plan.notes, *found, *document["trail"]),
         resumed=True,
     )
 

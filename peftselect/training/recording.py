@@ -44,13 +44,19 @@ def make_record(
         metric=plan.problem.task.metric,
         scores=_scores(plan, scores),
         baseline=_scores(plan, baseline),
-        measured=dict(measured or {}),
+        measured={**(measured or {}), **_probe(plan)},
         predicted=_predicted(plan),
         environment=environment(device),
         seed=plan.seed,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         note="; ".join(filter(None, (note, *plan.notes))),
     )
+
+
+def _probe(plan: RunPlan) -> dict[str, Any]:
+    """The candidates that were tried before, with their scores."""
+    higher = plan.problem.task.higher_is_better
+    return {} if plan.probe is None else {"probe": plan.probe.to_json(higher_is_better=higher)}
 
 
 def _problem(plan: RunPlan) -> dict[str, Any]:

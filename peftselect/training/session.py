@@ -60,8 +60,13 @@ def score_base(session: Session, model: Any, tokenizer: Any) -> None:
         return score_as_is(session, model, replace(session.context, prepended_positions=0))
 
     session.baseline = once(session.work / "baseline.json", score)
+    start_as_scored(session, model)
+
+
+def start_as_scored(session: Session, model: Any) -> None:
+    """Let a regression begin at the mean of what it is to predict."""
     if getattr(model.config, "problem_type", None) == "regression":
-        start_at_mean(model, plan.problem.shape.head, session.train["labels"])
+        start_at_mean(model, session.plan.problem.shape.head, session.train["labels"])
 
 
 def make_runner(session: Session, model: Any, mixed: str | None, hung_on: list[Any], *, training: bool) -> Any:

@@ -30,6 +30,8 @@ def start(plan: RunPlan, observer: Observer | None = None) -> RunResult:
     told = observer or Silent()
     with listening() as stopper, staging(plan.output, plan.overwrite, resumed=plan.resumed) as work:
         told.stage("loading torch, transformers and peft")
+        if plan.probe is not None:
+            plan = _probed(plan, work, told, stopper)
         while True:
             result = _attempt(plan, work, told, stopper)
             if not isinstance(result, degrade.RanOutError):
@@ -42,6 +44,17 @@ def start(plan: RunPlan, observer: Observer | None = None) -> RunResult:
             if not degrade.goes_on(plan, lighter):
                 forget(work)
             plan = lighter
+
+
+def _probed(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> RunPlan:
+    with saving(work):
+        write_order(work, plan)
+    from peftselect.training.progress import hush
+
+    hush()
+    from peftselect.training.probing import probe
+
+    return probe(plan, work, observer, stopper)
 
 
 def _attempt(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> RunResult | degrade.RanOutError:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftselect.errors import InputError, PeftSelectError
+from peftselect.training.probe import state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 WHOLE = "whole.json"
 ORDER = "order.json"
 RESULT = "result"
+#: what a probe has found so far, and the folder of its candidates
+PROBE, PROBE_FOLDER = "probe.json", "probe"
 _LOCK = ".lock"
 _SUFFIX = ".unfinished"
 
@@ -59,6 +62,11 @@ def newest(work: Path) -> Checkpoint | None:
             document = json.loads(marker.read_text(encoding="utf-8"))
             found.append(Checkpoint(marker.parent, document["step"], document["total"], document["finished"]))
     return max(found, key=lambda item: item.step, default=None)
+
+
+def is_probing(work: Path) -> bool:
+    """Whether a work folder holds a probe that can go on."""
+    return (work / PROBE).exists() or any(work.glob(f"{PROBE_FOLDER}/*/checkpoint-*/{WHOLE}"))
 
 
 def mark_whole(checkpoint: Checkpoint) -> None:
@@ -108,7 +116,7 @@ def held(output: Path, *, keep: bool) -> Iterator[Path]:
         yield work
         done = True
     except BaseException:
-        done = newest(work) is None
+        done = newest(work) is None and not is_probing(work)
         raise
     finally:
         lock.release()
@@ -175,9 +183,15 @@ def write_order(work: Path, plan: RunPlan) -> None:
         },
         "recommended": plan.recommended,
         "trail": list(plan.trail),
+        "probe": state(plan.probe) if plan.probe is not None else None,
         "rows": fingerprint(plan.splits),
     }
-    write_whole(work / ORDER, json.loads(json.dumps(document, default=_plain)))
+    write_whole(work / ORDER, plain(document))
+
+
+def plain(document: Any) -> Any:
+    """The document as JSON has it."""
+    return json.loads(json.dumps(document, default=_plain))
 
 
 def _absolute(path: Any) -> Any:
