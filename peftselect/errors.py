@@ -14,6 +14,8 @@ class PeftSelectError(Exception):
     """
 
     exit_code = 2
+    #: what a run that ends with this error is recorded as; empty where the run was not tried at all
+    run_status = "failed"
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from peftselect.errors import InputError
-from peftselect.suite import load_suite, shipped_suites
+from peftselect.errors import DataError, InputError
+from peftselect.results import user_store
+from peftselect.suite import Outcome, Suite, SuiteRun, differences, load_suite, processes, run_suite, shipped_suites
+from peftselect.suite.execution import attempt
+from peftselect.suite.outcome import failed_record, recorded
 
 SUITE = """
 about = "a test"
@@ -35,6 +42,21 @@ def test_a_grid_is_spread_into_runs_with_keys_of_their_own(tmp_path: Path) -> No
         ("lora", 0), ("lora", 1), ("head_only", 0), ("head_only", 1)]  # fmt: skip
     assert len({run.key for run in runs}) == 4
     assert [run.key for run in load_suite(str(suite(tmp_path))).runs] == [run.key for run in runs]
+
+
+def test_settings_are_a_grid_of_their_own_and_keep_the_other_keys(tmp_path: Path) -> None:
+    runs = load_suite(str(suite(tmp_path, SUITE + "[grid.set]\nr = [4, 16]\nlora_dropout = [0.0, 0.1]\n"))).runs
+    assert len(runs) == len({run.key for run in runs}) == 16
+    assert [run.arguments["set"] for run in runs[:4]] == [
+        {"r": 4, "lora_dropout": 0.0}, {"r": 4, "lora_dropout": 0.1},
+        {"r": 16, "lora_dropout": 0.0}, {"r": 16, "lora_dropout": 0.1}]  # fmt: skip
+    with pytest.raises(InputError, match=r"grid.set.r is not a list"):
+        load_suite(str(suite(tmp_path, SUITE + "[grid.set]\nr = 4\n")))
+    # what a key means does not change: records that were made are found again
+    (run,) = load_suite("thesis_chapter4").runs
+    assert run.key == "7df835a194"
+    assert differences(load_suite(str(suite(tmp_path))))[load_suite(str(suite(tmp_path))).runs[1].key] == {
+        "method": "lora", "seed": 1}  # fmt: skip
 
 
 def test_replacements_and_single_runs(tmp_path: Path) -> None:
@@ -101,6 +123,158 @@ method = ["head_only", "nonsense"]
     assert "1/1" in second.stderr
     assert "recorded before" in second.stderr
     assert "accuracy" in second.stdout
+
+
+def items(tmp_path: Path, model: object, *methods: str, name: str = "small", **more: object) -> Suite:
+    """A suite of one run a method on forty rows, with one step each."""
+    rows = [{"text": f"w{at} {'good' if at % 2 else 'bad'} film", "label": str(at % 2)} for at in range(40)]
+    train = tmp_path / "train.jsonl"
+    train.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    known = {"task": "classification", "model": str(model), "train": str(train), "max_steps": 1, "device": "cpu"}
+    runs = [SuiteRun(name, {**known, **more, "method": method, "set": {}}) for method in methods]
+    return Suite(name, "", tuple(runs))
+
+
+def test_what_fails_is_recorded_as_what_it_is_and_not_run_again(
+    tmp_path: Path, tiny_models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    from peftselect import modeling
+
+    broken = tmp_path / "broken"
+    model = AutoModelForMaskedLM.from_pretrained(tiny_models("bert"))
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight.fill_(float("nan"))
+    model.save_pretrained(broken)
+    AutoTokenizer.from_pretrained(tiny_models("bert")).save_pretrained(broken)
+
+    def run(item: SuiteRun) -> Outcome:
+        return attempt(item, tmp_path / "out" / item.key, {}, {})
+
+    (diverges,) = items(tmp_path, broken, "lora").runs
+    failed, memory, bug = items(tmp_path, tiny_models("bert"), "nonsense", "lora", "bitfit").runs
+    assert run(failed).status == "failed"
+    told = run(diverges)
+    assert (told.status, told.record and told.record.status) == ("diverged", "diverged")
+
+    def too_large(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(modeling, "build", too_large)
+    told = run(memory)
+    assert (told.status, told.record and told.record.status) == ("oom", "oom")
+
+    def wrong(*_: object, **__: object) -> None:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(modeling, "build", wrong)
+    told = run(bug)
+    assert (told.status, told.because) == ("failed", "KeyError: 'surprise'")
+    assert "Traceback" in (tmp_path / "out" / f"{bug.key}.log").read_text()
+
+    whole = Suite("small", "", (failed, diverges, memory, bug))
+    known = recorded(whole, tmp_path / "out")
+    assert [known[item.key].status for item in whole.runs] == ["failed", "diverged", "oom", "failed"]
+    again = run_suite(whole, tmp_path / "out")  # nothing is run, so this is quick
+    assert [item.status for item in again] == ["failed before", "diverged before", "oom before", "failed before"]
+    assert again[0].because == "unknown method 'nonsense'"
+
+
+def test_runs_go_on_at_once_and_one_that_dies_costs_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "MODULE", "tests.suite_worker")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 8)
+    given = items(tmp_path, "none", "a", "killed", "b", "exits", "c", "d", "e", "f", seconds=0.4)
+    heard: list[str] = []
+    done = run_suite(given, tmp_path / "out", processes=4, report=lambda item: heard.append(item.status))
+    assert [item.run for item in done] == list(given.runs)
+    assert [item.status for item in done] == ["ok", "failed", "ok", "failed", "ok", "ok", "ok", "ok"]
+    assert done[1].because.startswith("its process died (signal 9, for want of memory perhaps); see worker-")
+    assert done[3].because.startswith("its process died (exit 5); see worker-")
+    assert sorted(record.note for record in user_store().read()) == sorted([done[1].because, done[3].because])
+    assert heard.count("running") == 8 and len(heard) == 16
+    spans = [tuple(map(float, item.record.note.split()[:2])) for item in done if item.status == "ok"]
+    together = [sum(began <= moment < ended for began, ended in spans) for moment, _ in spans]
+    assert 2 <= max(together) <= 4
+    assert {item.record.note.split()[3] for item in done if item.status == "ok"} == {"2"}, "cores are shared"
+    assert sum(log.read_text().count("run ") for log in (tmp_path / "out").glob("worker-*.log")) == 8
+
+
+def test_runs_that_others_recorded_in_the_store_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "MODULE", "tests.suite_worker")
+    given = items(tmp_path, "none", "a", "b", "exits", seconds=0)
+    user_store().append(failed_record(given.runs[0], "", "ok"))
+    first = run_suite(given, tmp_path / "out")
+    assert [item.status for item in first] == ["recorded before", "ok", "failed"]
+    assert [item.status for item in run_suite(given, tmp_path / "out", retry=True)] == [
+        "recorded before",
+        "ok",
+        "failed",
+    ]
+    other = items(tmp_path, "none", "a", name="other", seconds=0)
+    assert recorded(other, tmp_path / "out") == {}
+    (tmp_path / "out" / given.runs[1].key).mkdir()
+    (tmp_path / "out" / given.runs[1].key / "run.json").write_text("{")
+    with pytest.raises(DataError, match=r"run\.json: not a record"):
+        run_suite(given, tmp_path / "out")
+
+
+def test_a_folder_that_another_run_holds_is_no_failure(tmp_path: Path, tiny_models) -> None:
+    from peftselect.training.unfinished import held
+
+    (item,) = items(tmp_path, tiny_models("bert"), "head_only").runs
+    with held(tmp_path / "out", keep=False):
+        told = attempt(item, tmp_path / "out", {}, {})
+    assert (told.status, told.because) == ("not run", f"another run is writing {tmp_path / 'out'}")
+    assert user_store().read() == []
+
+
+@pytest.mark.slow
+def test_a_suite_that_is_stopped_or_killed_goes_on_where_it_was(peftselect, tmp_path: Path, tiny_models) -> None:
+    from peftselect.training.unfinished import newest, work_folder
+
+    items(tmp_path, "none", "lora")
+    text = f"""
+about = "long runs"
+[defaults]
+task = "classification"
+model = "{tiny_models("bert")}"
+train = "train.jsonl"
+method = "lora"
+checkpoint_every = "1s"
+max_steps = 3000
+[grid]
+seed = [0, 1]
+"""
+    file = suite(tmp_path, text)
+    keys = [item.key for item in load_suite(str(file)).runs]
+    output = tmp_path / "peftselect-output" / "small"
+    command = [sys.executable, "-m", "peftselect", "benchmark", "run", str(file)]
+
+    def stop_at_a_checkpoint(number: signal.Signals) -> int:
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + 300
+        while process.poll() is None and newest(work_folder(output / keys[0])) is None:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        process.send_signal(number)
+        return process.wait(timeout=120)
+
+    assert stop_at_a_checkpoint(signal.SIGTERM) == 128 + signal.SIGTERM
+    saved = newest(work_folder(output / keys[0]))
+    assert saved is not None and 0 < saved.step < 3000
+    done = peftselect("benchmark", "run", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    records = [item["record"] for item in json.loads(done.stdout)]
+    assert [record["measured"]["steps"] for record in records] == [3000, 3000]
+    assert [record["environment"]["suite"]["key"] for record in records] == keys
+    assert len(user_store().read()) == 2
 
 
 def test_a_dry_run_and_the_list(peftselect, tmp_path: Path) -> None:

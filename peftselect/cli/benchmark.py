@@ -10,7 +10,7 @@ import click
 from peftselect.cli import options
 
 if TYPE_CHECKING:
-    from peftselect.record import RunRecord
+    from peftselect.suite import Outcome
 
 
 @click.group()
@@ -33,12 +33,31 @@ def list_suites() -> None:
               help="Override an argument of every run, for example model=./my-model.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), default=None, metavar="DIR",
               help="Where the runs are written.  [default: ./peftselect-output/SUITE]")  # fmt: skip
+@click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+              help="How many runs go on at once on this machine.")  # fmt: skip
+@click.option("--ray", metavar="ADDRESS", help="Run on this Ray cluster (auto, or HOST:PORT of its head).")
+@click.option("--card", "card_gib", type=click.FloatRange(min=0, min_open=True), metavar="GIB",
+              help="Memory of the cluster's cards, where it cannot be read.")  # fmt: skip
+@click.option("--retry", is_flag=True, help="Try again what failed, diverged or ran out of memory.")
 @click.option("--dry-run", is_flag=True, help="Show the runs and stop.")
 @options.json_option
-def run(suite: str, replacements: dict[str, str], output: Path | None, dry_run: bool, as_json: bool) -> int:
-    """Run SUITE (a name of `benchmark list`, or a TOML file); what is recorded already is not run again."""
+def run(
+    suite: str,
+    replacements: dict[str, str],
+    output: Path | None,
+    processes: int,
+    ray: str | None,
+    card_gib: float | None,
+    retry: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Run SUITE (a name of `benchmark list`, or a TOML file); what is recorded already is not run again.
+
+    Interrupted runs go on where they were. Exit code 1: some runs have no score.
+    """
     from peftselect.cli import console
-    from peftselect.suite import load_suite, run_suite
+    from peftselect.suite import differences, failures, load_suite, run_suite
 
     loaded = load_suite(suite, {name: _typed(value) for name, value in replacements.items()})
     if dry_run:
@@ -47,16 +66,19 @@ def run(suite: str, replacements: dict[str, str], output: Path | None, dry_run: 
         else:
             console.table(loaded.about, ["run", "arguments"], [(r.key, _brief(r.arguments)) for r in loaded.runs])
         return 0
-    from peftselect import run as train
+    told = {key: _brief(found) for key, found in differences(loaded).items()}
+    with console.RunTable(loaded.name, len(loaded.runs)) as table:
 
-    def report(number: int, total: int, outcome: Any) -> None:
-        tail = f": {outcome.because}" if outcome.because else ""
-        console.note(f"{number}/{total} {outcome.run.key} {outcome.status}{tail}")
+        def report(outcome: Outcome) -> None:
+            if outcome.status == "running":
+                table.began(outcome.run.key, told[outcome.run.key], outcome.placed)
+            else:
+                table.ended(outcome.run.key, told[outcome.run.key], outcome.status, _score(outcome), outcome.because)
 
-    def record(**arguments: Any) -> RunRecord:
-        return train(**arguments).record
-
-    outcomes = run_suite(loaded, record, output or Path("peftselect-output") / loaded.name, report=report)
+        outcomes = run_suite(
+            loaded, output or Path("peftselect-output") / loaded.name,
+            processes=processes, ray=ray, card_gib=card_gib, retry=retry, report=report,
+        )  # fmt: skip
     if as_json:
         console.print_json([
             {"key": o.run.key, "status": o.status, "because": o.because, "record": o.record and o.record.to_json()}
@@ -64,10 +86,20 @@ def run(suite: str, replacements: dict[str, str], output: Path | None, dry_run: 
         ])  # fmt: skip
     else:
         _show(outcomes)
-    return 1 if any(outcome.status not in ("ok", "recorded before") for outcome in outcomes) else 0
+    failed = failures(outcomes)
+    if any(outcome.status.endswith(" before") for outcome in failed):
+        console.note("what failed before is not tried again without --retry")
+    return 1 if failed else 0
 
 
-def _show(outcomes: list[Any]) -> None:
+def _score(outcome: Outcome) -> str:
+    record = outcome.record
+    if record is None or record.metric is None or record.metric not in record.scores:
+        return ""
+    return f"{record.metric} {record.scores[record.metric].value:.4g}"
+
+
+def _show(outcomes: list[Outcome]) -> None:
     """The gain of each tuned model over its base, in points of every metric (thesis 4.4)."""
     from peftselect.cli import console
     from peftselect.suite import gains

@@ -6,10 +6,13 @@ import contextlib
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rich import box
 from rich.console import Console
+from rich.live import Live
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -170,3 +173,59 @@ class Stages:
         if self._bar is None:
             self._bar = self._progress.add_task("  ", total=total, text=text)
         self._progress.update(self._bar, completed=done, total=total, text=text)
+
+
+class RunTable:
+    """The runs of a suite on stderr: on a terminal a table, with those going on and the last that ended.
+
+    Elsewhere a line for each that ends.
+    """
+
+    SHOWN = 8
+    _STYLES: ClassVar = {"running": "cyan", "ok": "green", "recorded before": "dim"}
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total = title, total
+        self._console = console(stderr=True)
+        self._going: dict[str, tuple[str, str, float]] = {}
+        self._ended: list[tuple[str, str, str, str, str]] = []
+        self._counts: Counter[str] = Counter()
+        self._live = Live(console=self._console, refresh_per_second=2, get_renderable=self._draw)
+
+    def __enter__(self) -> RunTable:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def began(self, key: str, about: str, placed: str = "") -> None:
+        """A run begins; ``placed`` says with what."""
+        self._going[key] = (about, placed, time.monotonic())
+
+    def ended(self, key: str, about: str, status: str, score: str, because: str) -> None:
+        """A run has ended, or was there before."""
+        _, _, began = self._going.pop(key, ("", "", None))
+        took = "" if began is None else f"{time.monotonic() - began:.0f} s"
+        self._counts[status] += 1
+        self._ended.append((key, about, status, because or score, took))
+        if not self._console.is_terminal:
+            tail = f": {because}" if because else f" {score} {took}".rstrip()
+            note(f"{len(self._ended)}/{self._total} {key} {status}{tail}")
+
+    def _draw(self) -> Table:
+        title = f"{self._title}: {len(self._ended)} of {self._total}"
+        counts = ", ".join(f"{number} {status}" for status, number in self._counts.items())
+        grid = Table(title=title, title_justify="left", caption=counts, caption_justify="left", box=box.SIMPLE_HEAD)
+        for name in ("run", "arguments", "status", "score", "time"):
+            grid.add_column(name, no_wrap=name != "arguments", overflow="ellipsis")
+        now = time.monotonic()
+        rows = self._ended[-self.SHOWN :]
+        for key, (about, placed, began) in self._going.items():
+            rows.append((key, about, "running", placed, f"{now - began:.0f} s"))
+        for key, about, status, score, took in rows:
+            shown = Text(status, style=self._STYLES.get(status, "red"))
+            grid.add_row(Text(key), Text(about), shown, Text(score), Text(took))
+        return grid

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class RanOutError(NothingFitsError):
     """A real allocation failed, on the device or (on a CPU) in RAM."""
 
+    run_status = "oom"
+
 
 def ran_out(plan: RunPlan) -> RanOutError:
     """The error for a run that failed as ``plan`` has it, with what was tried before."""

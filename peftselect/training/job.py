@@ -48,6 +48,8 @@ class RunResult:
 class DivergedError(PeftSelectError):
     """The loss became no number, or rose far above where it began."""
 
+    run_status = "diverged"
+
 
 def train(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> RunResult:
     """Run ``plan`` in the folder ``work``, from its newest checkpoint on, and write everything into its ``result``.

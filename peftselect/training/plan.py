@@ -73,6 +73,8 @@ class Order:
     checkpoint_every: str | float = CHECKPOINT_SECONDS
     #: whether a cheaper recipe is tried where memory runs out
     degrade: bool = True
+    #: the suite that the run belongs to (``name``), the run's ``key`` in it, and where on a cluster it runs
+    suite: Mapping[str, Any] = field(default_factory=dict)
     #: stages as they are written (``prune:sparsity=0.5``), in order
     before: Sequence[str] = ()
     after: Sequence[str] = ()

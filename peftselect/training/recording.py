@@ -46,7 +46,7 @@ def make_record(
         baseline=_scores(plan, baseline),
         measured={**(measured or {}), **_probe(plan)},
         predicted=_predicted(plan),
-        environment=environment(device),
+        environment={**environment(device), **({"suite": dict(plan.order.suite)} if plan.order.suite else {})},
         seed=plan.seed,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         note="; ".join(filter(None, (note, *plan.notes))),

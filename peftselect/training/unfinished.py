@@ -34,6 +34,12 @@ _LOCK = ".lock"
 _SUFFIX = ".unfinished"
 
 
+class BusyError(InputError):
+    """Another run holds the folder."""
+
+    run_status = ""
+
+
 class SavingError(PeftSelectError):
     """What a run has to write could not be written; what was saved before is kept."""
 
@@ -106,7 +112,7 @@ def held(output: Path, *, keep: bool) -> Iterator[Path]:
         lock = FileLock(work / _LOCK, timeout=0)
         lock.acquire()
     except Timeout as error:
-        raise InputError(f"another run is writing {output}", "wait for it, or give another --output") from error
+        raise BusyError(f"another run is writing {output}", "wait for it, or give another --output") from error
     except OSError as error:
         raise InputError(f"{output} cannot be written ({error.strerror})", "give another --output") from error
     done = False

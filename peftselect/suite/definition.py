@@ -1,7 +1,8 @@
-"""Benchmark suites: a TOML file of differences from defaults, spread into runs, each run once and recorded.
+"""What a suite is: a TOML file of differences from defaults, spread into runs.
 
-``[defaults]`` holds arguments of ``peftselect.run`` by name, ``[defaults.set]`` settings of the method; ``[grid]``
-holds lists, and every combination of them is one run; ``[[run]]`` tables add single runs with arguments of their own.
+``[defaults]`` holds arguments of ``peftselect.run`` by name, ``[defaults.set]`` settings of the method; ``[grid]`` (and
+``[grid.set]``, for settings) holds lists, and every combination of them is one run; ``[[run]]`` tables add single runs
+with arguments of their own, each of them combined with the grid.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ import hashlib
 import itertools
 import json
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftselect.errors import InputError, PeftSelectError, UnknownNameError
+from peftselect.errors import InputError, UnknownNameError
 from peftselect.resources import shipped
 
 if TYPE_CHECKING:
-    from peftselect.record import RunRecord
+    from collections.abc import Iterator, Mapping
 
 _TABLES = {"about", "defaults", "grid", "run"}
 
@@ -45,16 +45,6 @@ class Suite:
     name: str
     about: str
     runs: tuple[SuiteRun, ...]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a run: "recorded before", "ok" or another status, with one line where it failed."""
-
-    run: SuiteRun
-    status: str
-    record: RunRecord | None = None
-    because: str = ""
 
 
 def shipped_suites() -> dict[str, str]:
@@ -95,48 +85,17 @@ def _read(file: Path) -> str:
 def _spread(name: str, document: Mapping[str, Any], replacements: Mapping[str, Any]) -> Iterator[SuiteRun]:
     defaults = {**document.get("defaults", {}), **replacements}
     grid = {key: values for key, values in document.get("grid", {}).items() if key not in replacements}
-    for key, values in grid.items():
+    settings = grid.pop("set", {}) if isinstance(grid.get("set", {}), dict) else {}
+    for key, values in (*grid.items(), *((f"set.{key}", values) for key, values in settings.items())):
         if not isinstance(values, list) or not values:
             raise InputError(f"suite {name}: grid.{key} is not a list", "write the values in brackets")
-    singles = document.get("run", [{}])
-    for single in singles:
+    for single in document.get("run", [{}]):
         for combination in itertools.product(*grid.values()):
-            arguments = {**defaults, **dict(zip(grid, combination, strict=True)), **single}
-            arguments["set"] = {**defaults.get("set", {}), **single.get("set", {})}
-            yield SuiteRun(name, arguments)
-
-
-def run_suite(
-    suite: Suite,
-    run: Callable[..., RunRecord],
-    output: Path,
-    *,
-    report: Callable[[int, int, Outcome], None] = lambda *_: None,
-) -> list[Outcome]:
-    """Run what has not been run: each into ``output``/KEY, where a finished ``run.json`` says that it is done.
-
-    A run that fails is reported and the next one goes on; running the suite again tries it anew.
-    """
-    outcomes = []
-    for number, item in enumerate(suite.runs, 1):
-        outcome = _run_one(item, run, output / item.key)
-        report(number, len(suite.runs), outcome)
-        outcomes.append(outcome)
-    return outcomes
-
-
-def _run_one(item: SuiteRun, run: Callable[..., RunRecord], folder: Path) -> Outcome:
-    from peftselect.record import RunRecord
-
-    finished = folder / "run.json"
-    if finished.is_file():
-        record = RunRecord.from_json(json.loads(finished.read_text(encoding="utf-8")), str(finished))
-        return Outcome(item, "recorded before", record)
-    try:
-        record = run(**as_run_arguments(item.arguments), output=folder, overwrite=True)
-    except PeftSelectError as error:
-        return Outcome(item, "failed", because=error.message)
-    return Outcome(item, record.status, record)
+            for values in itertools.product(*settings.values()):
+                arguments = {**defaults, **dict(zip(grid, combination, strict=True)), **single}
+                chosen = dict(zip(settings, values, strict=True))
+                arguments["set"] = {**defaults.get("set", {}), **chosen, **single.get("set", {})}
+                yield SuiteRun(name, arguments)
 
 
 def as_run_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,16 +104,9 @@ def as_run_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {renamed.get(name, name): value for name, value in arguments.items()}
 
 
-def gains(outcomes: Iterable[Outcome]) -> list[tuple[SuiteRun, dict[str, tuple[float, float]]]]:
-    """Scores of the base and of the tuned model by metric, for each run that has both."""
-    found = []
-    for outcome in outcomes:
-        record = outcome.record
-        if record is not None and record.scores and record.baseline:
-            pairs = {
-                name: (record.baseline[name].value, score.value)
-                for name, score in record.scores.items()
-                if name in record.baseline
-            }
-            found.append((outcome.run, pairs))
-    return found
+def differences(suite: Suite) -> dict[str, dict[str, Any]]:
+    """By key what tells each run from the others: arguments that not all of them share, settings of the method too."""
+    flat = {item.key: {**item.arguments, **item.arguments["set"], "set": None} for item in suite.runs}
+    names = dict.fromkeys(name for arguments in flat.values() for name in arguments)
+    varying = [name for name in names if len({json.dumps(a.get(name), default=str) for a in flat.values()}) > 1]
+    return {key: {name: found[name] for name in varying if name in found} for key, found in flat.items()}
