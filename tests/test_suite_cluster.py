@@ -9,6 +9,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from peftselect.problem import GIB
 from peftselect.results import user_store
 from peftselect.suite import Outcome, SuiteRun
 from peftselect.suite import cluster as on_ray
+from peftselect.suite.outcome import failed_record
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'peftselect[ray]'"
@@ -68,11 +70,17 @@ def rows(folder: Path) -> str:
     return str(file)
 
 
-@needs_ray
-@pytest.mark.slow
-def test_an_address_where_no_cluster_is() -> None:
-    with pytest.raises(InputError, match=r"^there is no Ray cluster at 127\.0\.0\.1:1 "):
-        on_ray._connect("127.0.0.1:1")
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "there is no Ray cluster at 127.0.0.1:1 (Connection refused)"),
+        ("head", "--ray head is no address"),
+    ],
+)
+def test_an_address_where_no_cluster_is(peftselect: Any, tmp_path: Path, address: str, message: str) -> None:
+    (tmp_path / "packed.toml").write_text(SUITE.format(model="none", steps=1, methods='["lora"]'))
+    done = peftselect("benchmark", "run", "packed.toml", "--ray", address)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, f"error: {message}")
 
 
 def test_without_ray_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +88,62 @@ def test_without_ray_one_line_says_what_to_install(tmp_path: Path, monkeypatch: 
     with pytest.raises(InputError) as caught:
         on_ray.run_on_cluster([], tmp_path, "auto", None, print, print)
     assert (caught.value.message, caught.value.hint) == ("Ray is not installed", "pip install 'peftselect[ray]'")
+
+
+class Scripted:
+    """What of Ray the driver calls, with answers that are laid down: how it goes on is what is tested."""
+
+    class exceptions:  # noqa: N801
+        class RayError(Exception):
+            """As Ray's own."""
+
+    def __init__(self, *answers: tuple[str, str] | None) -> None:
+        self.answers = list(answers)
+        self.asked: list[float] = []
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"NodeID": "n", "Alive": True, "Resources": {"GPU": 1.0}}]
+
+    def remote(self, **options: Any) -> Any:
+        def submit(text: str) -> str:
+            self.asked.append(options["num_gpus"])
+            return f"{len(self.asked)} {text}"
+
+        return lambda work: SimpleNamespace(remote=submit)
+
+    def wait(self, refs: list[str]) -> tuple[list[str], list[str]]:
+        return refs[:1], refs[1:]
+
+    def get(self, ref: str) -> str:
+        answer = self.answers.pop(0)
+        if answer is None:
+            raise self.exceptions.RayError("The node died.\nMore.")
+        request = json.loads(ref.partition(" ")[2])
+        record = failed_record(SuiteRun(request["suite"], request["arguments"]), *answer).to_json()
+        return json.dumps({"status": answer[1], "because": answer[0], "record": record, "records": [record]})
+
+    def shutdown(self) -> None:
+        self.over = True
+
+
+def test_memory_that_neighbours_took_is_no_failure_and_what_is_lost_for_good_is_one(
+    tmp_path: Path, tiny_models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"task": "classification", "model": str(tiny_models("bert")), "train": rows(tmp_path), "set": {}}
+    runs = [SuiteRun("small", {**known, "method": name}) for name in ("lora", "bitfit", "head_only")]
+    # the first runs out of memory beside others, then alone as well; the second only beside others; the third is lost
+    ray = Scripted(("crowded", "oom"), ("crowded", "oom"), None, ("alone", "oom"), ("", "ok"))
+    monkeypatch.setattr(on_ray, "_connect", lambda address: ray)
+    ended: list[Outcome] = []
+    on_ray.run_on_cluster(runs, tmp_path / "out", "auto", 4, lambda _: None, ended.append)
+    assert ray.over
+    assert [share < 0.5 for share in ray.asked] == [True, True, True, False, False]
+    assert ray.asked[3:] == [1.0, 1.0]
+    assert [(item.run.arguments["method"], item.status) for item in ended] == [
+        ("head_only", "failed"), ("lora", "oom"), ("bitfit", "ok")]  # fmt: skip
+    assert ended[0].because == "lost on the cluster 4 times (The node died.)"
+    assert sorted((record.status, record.note) for record in user_store().read()) == [
+        ("failed", ended[0].because), ("ok", ""), ("oom", "alone")]  # fmt: skip
 
 
 @pytest.fixture

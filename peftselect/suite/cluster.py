@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 RETRIES = 3
 #: how long a process that lost its machine may go on holding its run's folder
 ORPHAN_SECONDS = 120.0
+KNOCK_SECONDS = 10.0
+_START = "`ray start --head` starts one"
 #: Ray counts cards in ten thousandths
 _GRAIN = 10_000
 _PATHS = ("model", "train", "evaluation", "test")
@@ -83,6 +86,7 @@ def run_on_cluster(
 
 
 def _connect(address: str) -> Any:
+    _knock(address)
     try:
         import ray
     except ImportError as error:
@@ -91,8 +95,22 @@ def _connect(address: str) -> Any:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"there is no Ray cluster at {address} ({why})", "`ray start --head` starts one") from error
+        raise InputError(f"there is no Ray cluster at {address} ({why})", _START) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise InputError where nobody listens at an address; Ray itself would go on trying for minutes."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        raise InputError(f"--ray {address} is no address", "write auto, or HOST:PORT of the cluster's head")
+    try:
+        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"there is no Ray cluster at {address} ({why})", _START) from error
 
 
 def _card_bytes(ray: Any, card_gib: float | None) -> float | None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from peftselect.errors import DataError
 from peftselect.record import RunRecord
 from peftselect.results import user_store
+from peftselect.training.splits import data_set_name
+from peftselect.vocabulary import task_family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -79,12 +81,18 @@ def _worth(record: RunRecord) -> tuple[bool, str]:
 def failed_record(item: SuiteRun, because: str, status: Status = "failed") -> RunRecord:
     """The record of a run that ended before it could write its own: what was asked, and why it failed."""
     asked = item.arguments
-    problem = {"task": asked.get("task"), "model": asked.get("model"), "dataset": asked.get("train")}
+    task, train = asked.get("task"), asked.get("train")
+    problem = {
+        "task": task,
+        "family": task and task_family(str(task)),
+        "model": asked.get("model"),
+        "dataset": train and data_set_name(str(train)),
+    }
     candidate: Mapping[str, Any] = {"method": asked.get("method") or "recommended", "hyperparameters": asked["set"]}
     return RunRecord(
         source="peftselect run",
         status=status,
-        problem={name: str(value) for name, value in problem.items() if value is not None},
+        problem={name: str(value) for name, value in problem.items() if value},
         candidate={name: value for name, value in candidate.items() if value},
         environment={"suite": marks(item)},
         seed=asked.get("seed"),
