@@ -20,12 +20,16 @@ if TYPE_CHECKING:
         InstancePrefixMethod,
         LinearMethod,
         LowRankMethod,
+        PackedLowRankMethod,
+        PackedMethod,
         PrefixMethod,
         SideMethod,
         SoftPromptMethod,
         attention_pattern,
         block_pattern,
         first_of_ffn,
+        integer_bytes,
+        normal_bytes,
         path_pattern,
         reads_encoder,
     )
@@ -57,10 +61,12 @@ if TYPE_CHECKING:
     from peftselect.tuners.compacter import CompacterConfig
     from peftselect.tuners.convolution import ConvolutionConfig
     from peftselect.tuners.fusion import FusionConfig
+    from peftselect.tuners.group_low_rank import GroupConfig
     from peftselect.tuners.hyper import HyperConfig
     from peftselect.tuners.instance_prefix import InstancePrefixConfig
     from peftselect.tuners.ladder import LadderConfig
     from peftselect.tuners.mam import MamConfig
+    from peftselect.tuners.packed_low_rank import PackedConfig
     from peftselect.tuners.prefix import PrefixConfig
     from peftselect.tuners.propetl import ProConfig
     from peftselect.tuners.registry import register_tuner, register_tuners
@@ -68,6 +74,7 @@ if TYPE_CHECKING:
     from peftselect.tuners.sparse_bottleneck import SparseBottleneckConfig
     from peftselect.tuners.tiny_attention import TinyAttentionConfig
     from peftselect.tuners.token_bias import TokenBiasConfig
+    from peftselect.tuners.trained_scales import ScalesConfig
     from peftselect.tuners.weighted_sum import WeightedSumConfig
     from peftselect.zeroth_order import ForwardOptimizer, ZerothOrderSGD
 
@@ -82,12 +89,16 @@ _HOMES = {
         "InstancePrefixMethod",
         "LinearMethod",
         "LowRankMethod",
+        "PackedLowRankMethod",
+        "PackedMethod",
         "PrefixMethod",
         "SideMethod",
         "SoftPromptMethod",
         "attention_pattern",
         "block_pattern",
         "first_of_ffn",
+        "integer_bytes",
+        "normal_bytes",
         "path_pattern",
         "reads_encoder",
     ),
@@ -133,6 +144,9 @@ _HOMES = {
     "tuners.fusion": ("FusionConfig",),
     "tuners.weighted_sum": ("WeightedSumConfig",),
     "zeroth_order": ("ForwardOptimizer", "ZerothOrderSGD"),
+    "tuners.packed_low_rank": ("PackedConfig",),
+    "tuners.group_low_rank": ("GroupConfig",),
+    "tuners.trained_scales": ("ScalesConfig",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -156,6 +170,7 @@ __all__ = [
     "DataProfile",
     "ForwardOptimizer",
     "FusionConfig",
+    "GroupConfig",
     "Hardware",
     "HeadShape",
     "HyperConfig",
@@ -173,6 +188,9 @@ __all__ = [
     "ModelShape",
     "NothingFitsError",
     "Objective",
+    "PackedConfig",
+    "PackedLowRankMethod",
+    "PackedMethod",
     "PeftSelectError",
     "PrefixConfig",
     "PrefixMethod",
@@ -182,6 +200,7 @@ __all__ = [
     "Recipe",
     "Reference",
     "RunRecord",
+    "ScalesConfig",
     "Score",
     "SideMethod",
     "SkillsConfig",
@@ -205,7 +224,9 @@ __all__ = [
     "build_problem",
     "first_of_ffn",
     "hookimpl",
+    "integer_bytes",
     "load",
+    "normal_bytes",
     "path_pattern",
     "plan_run",
     "read_prompt",

@@ -24,6 +24,9 @@ class MemoryTraits:
     ``reaches_front``: whether the convolutions over sound are trained in part, so that their activations are kept.
     ``trains_base_weights``: whether linear inputs of the base are kept because its own weights get gradients (full
     fine-tuning).
+    ``packed_weights``: weights of the base that the method itself holds in few bits, ``packed_bytes`` what they take;
+    ``unpacking_bytes``: what passes while the largest of them is unpacked for a product, ``packing_bytes`` while it is
+    packed, beside the base as it was loaded.
     """
 
     kept_bytes_per_token: tuple[float, float] = (0.0, 0.0)
@@ -36,3 +39,7 @@ class MemoryTraits:
     quiet_blocks: tuple[int, int] = (0, 0)
     reaches_front: bool = False
     trains_base_weights: bool = False
+    packed_weights: int = 0
+    packed_bytes: int = 0
+    unpacking_bytes: int = 0
+    packing_bytes: int = 0

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FEW_CHANGES = 5
 _PARTS = {
     "weights": ("blue", "the base model as it is held while training"),
+    "packing": ("bright_blue", "the base as it is loaded, before the method packs it"),
     "adapter": ("cyan", "what the method adds"),
     "gradients": ("magenta", "of what is trained"),
     "optimizer": ("red", "states of the optimizer"),

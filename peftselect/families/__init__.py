@@ -11,6 +11,7 @@ from peftselect.families.linear import (
     peft_targets,
     reads_encoder,
 )
+from peftselect.families.packed import PackedLowRankMethod, PackedMethod, integer_bytes, normal_bytes
 from peftselect.families.prefix import PrefixMethod, attention_pattern
 from peftselect.families.side import SideMethod
 from peftselect.families.soft_prompt import SoftPromptMethod
@@ -21,6 +22,8 @@ __all__ = [
     "InstancePrefixMethod",
     "LinearMethod",
     "LowRankMethod",
+    "PackedLowRankMethod",
+    "PackedMethod",
     "PrefixMethod",
     "SideMethod",
     "SoftPromptMethod",
@@ -28,6 +31,8 @@ __all__ = [
     "block_pattern",
     "choose_linears",
     "first_of_ffn",
+    "integer_bytes",
+    "normal_bytes",
     "path_pattern",
     "peft_targets",
     "reads_encoder",

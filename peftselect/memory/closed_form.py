@@ -121,7 +121,7 @@ def estimate_memory(
     logits = head_bytes(shape, work, regime, keeps_outputs=keeps_outputs, forward_only=forward_only)
     # where nothing of the body is run backwards, what passes through a block is counted as kept already
     block = 0 if traits.backward_reaches in ("top", "nothing") else backward_bytes(shape, work, regime)
-    passing = max(block, states.dequantised_bytes(shape, recipe))
+    passing = max(block, states.dequantised_bytes(shape, recipe), traits.unpacking_bytes)
     waiting = held["gradients"] if recipe.gradient_accumulation_steps > 1 else 0
     step = states.step_bytes(with_gradient, width, recipe.optimizer)
     if forward_only:
@@ -135,6 +135,8 @@ def estimate_memory(
         "end": {"activations": passing, "gradients": held["gradients"]},
         "step": {"optimizer_step": step, "gradients": held["gradients"]},
     }
+    if before := states.loaded_bytes(shape, traits, recipe):
+        moments["packing"] = {"packing": max(before - held["optimizer"] - held["adapter"], 0)}
     at_peak = max(moments.values(), key=lambda parts: sum(parts.values()))
     stays = {name: held[name] for name in ("weights", "adapter", "optimizer")}
     parts = {**stays, "gradients": 0, "activations": 0, "logits_and_loss": 0, **at_peak}

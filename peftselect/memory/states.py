@@ -52,7 +52,14 @@ def weight_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int
         # what is not packed is turned into float32 for stability (prepare_model_for_kbit_training)
         per_weight = NF4_BYTES if recipe.quantization == "nf4" else INT8_BYTES
         return round(packed * per_weight) + (total - packed) * FLOAT32
-    return total * COMPUTE_BYTES[recipe.precision]
+    return (total - traits.packed_weights) * COMPUTE_BYTES[recipe.precision] + traits.packed_bytes
+
+
+def loaded_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int:
+    """What is held on the way to a base that the method packs, beyond what it holds in the end; 0 for all others."""
+    if not traits.packed_weights:
+        return 0
+    return traits.packed_weights * COMPUTE_BYTES[recipe.precision] - traits.packed_bytes + traits.packing_bytes
 
 
 def _packed(shape: ModelShape) -> int:

@@ -17,12 +17,16 @@ class LowRankLayer(TunerLayer):
         """The factors of an adapter: (rank, in) and (out, rank)."""
         raise NotImplementedError
 
+    def entering(self, states: torch.Tensor, adapter: str) -> torch.Tensor:
+        """What the first factor reads; the layer's input, unless a subclass makes something of it."""
+        return states
+
     def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The layer's output and what the updates add to it."""
         result: torch.Tensor = self.base_layer(states, *args, **kwargs)
         for adapter in self.working if not self.merged else ():
             down, up = self.factors(adapter)
-            added = functional.linear(functional.linear(like(states, down), down), up)
+            added = functional.linear(functional.linear(self.entering(like(states, down), adapter), down), up)
             result = result + (added * self.configs[adapter].scale).to(result.dtype)
         return result
 

@@ -73,6 +73,7 @@ def stand_ins() -> Iterator[None]:
         _lists_index,
         _sparse_is_dense,
         _clusters_are_equal,
+        _rounds_improve,
     )
     with contextlib.ExitStack() as stack:
         for part in parts:
@@ -242,4 +243,13 @@ def _clusters_are_equal() -> Iterator[None]:
         return [torch.zeros(size, dtype=torch.long) for size in sizes]
 
     with replaced(layer, clustering_Z=cluster, seg_locations=members):
+        yield
+
+
+@contextlib.contextmanager
+def _rounds_improve() -> Iterator[None]:
+    """LoftQ keeps the best of its rounds: the last one stands for it."""
+    from peftselect.tuners import packed_low_rank
+
+    with replaced(packed_low_rank, is_less=lambda error, least: True):
         yield
