@@ -27,6 +27,8 @@ class MemoryTraits:
     ``packed_weights``: weights of the base that the method itself holds in few bits, ``packed_bytes`` what they take;
     ``unpacking_bytes``: what passes while the largest of them is unpacked for a product, ``packing_bytes`` while it is
     packed, beside the base as it was loaded.
+    ``kept_bytes_per_step``: bytes that its own modules make autograd keep whatever the batch is: updates as large as
+    the weights they are added to, above all. ``held_bytes``: what it adds to the model without training it.
     """
 
     kept_bytes_per_token: tuple[float, float] = (0.0, 0.0)
@@ -43,3 +45,5 @@ class MemoryTraits:
     packed_bytes: int = 0
     unpacking_bytes: int = 0
     packing_bytes: int = 0
+    kept_bytes_per_step: float = 0.0
+    held_bytes: float = 0.0

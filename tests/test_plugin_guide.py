@@ -14,8 +14,8 @@ import pytest
 from peftselect.example import example_data, example_model
 from tests.documents import read
 
-METHOD = "vera"
-DISTRIBUTION = "peftselect-vera"
+METHOD = "lora_xs"
+DISTRIBUTION = "peftselect-lora-xs"
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def test_it_is_listed_with_its_distribution(installed: Installed, tmp_path: Path
     (mine,) = [item for item in answer["plugins"] if item["name"] == METHOD]
     assert (mine["origin"], mine["version"]) == (DISTRIBUTION, "0.1.0")
     assert METHOD in [item["name"] for item in installed.json("methods", cwd=tmp_path)]
-    # 36 attentions of flan-t5-base, two targets each: a vector of the rank, and one of 768
-    assert installed.json("methods", METHOD, cwd=tmp_path)["trainable_parameters"] == 36 * 2 * (256 + 768)
+    # 36 attentions of flan-t5-base, two targets each
+    assert installed.json("methods", METHOD, cwd=tmp_path)["trainable_parameters"] == 36 * 2 * 16**2
 
 
 def test_without_the_package_nobody_knows_the_method(peftselect) -> None:
@@ -81,16 +81,16 @@ def test_without_the_package_nobody_knows_the_method(peftselect) -> None:
 def test_it_is_recommended_among_the_others_and_its_rule_speaks(installed: Installed, tmp_path: Path) -> None:
     answer = installed.json("recommend", "--task", "summarization", "--prefer", "size", "--top", "99", cwd=tmp_path)
     (mine,) = [item for item in answer["candidates"] if item["method"] == METHOD]
-    assert mine["hyperparameters"]["r"] == 256
-    assert mine["recipe"]["learning_rate"] == pytest.approx(1e-2)
-    assert any("Kopiczko" in reason["source"] for reason in mine["reasons"])
+    assert mine["hyperparameters"]["r"] == 16
+    assert mine["recipe"]["learning_rate"] == pytest.approx(1e-3)
+    assert any("Bałazy" in reason["source"] for reason in mine["reasons"])
 
 
 def test_its_rules_pass_their_own_cases(installed: Installed, tmp_path: Path) -> None:
     done = installed.run("-m", "peftselect", "rules", "check", cwd=tmp_path)
     assert "all as written" in done.stdout
-    shown = installed.run("-m", "peftselect", "rules", "vera-when-many-adapters-are-kept", cwd=tmp_path)
-    assert "Kopiczko" in shown.stdout
+    shown = installed.run("-m", "peftselect", "rules", "lora-xs-when-many-adapters-are-kept", cwd=tmp_path)
+    assert "Bałazy" in shown.stdout
 
 
 def test_it_passes_its_own_conformance_test(installed: Installed) -> None:
@@ -124,7 +124,7 @@ def test_it_trains_and_its_adapter_reloads_with_plain_peft(installed: Installed,
         files[split].write_text("".join(lines[: 64 if split == "train" else 8]), encoding="utf-8")
     data = ["--train", str(files["train"]), "--eval", str(files["validation"]), "--test", str(files["test"])]
     question = ["--task", "summarization", "--model", str(example_model()), *data]
-    settings = ["--method", METHOD, "--set", "r=32", "--set", "num_train_epochs=1"]
+    settings = ["--method", METHOD, "--set", "r=16", "--set", "num_train_epochs=1"]
     record = installed.json("run", *question, *settings, "--output", "out", cwd=tmp_path)
     assert record["candidate"]["method"] == METHOD
     assert record["status"] == "ok"

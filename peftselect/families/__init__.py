@@ -10,16 +10,20 @@ from peftselect.families.linear import (
     path_pattern,
     peft_targets,
     reads_encoder,
+    shared_input,
 )
 from peftselect.families.packed import PackedLowRankMethod, PackedMethod, integer_bytes, normal_bytes
+from peftselect.families.penalty import add_penalty
 from peftselect.families.prefix import PrefixMethod, attention_pattern
 from peftselect.families.side import SideMethod
 from peftselect.families.soft_prompt import SoftPromptMethod
+from peftselect.families.update import Kept, UpdateMethod
 
 __all__ = [
     "AdapterMethod",
     "BaselineMethod",
     "InstancePrefixMethod",
+    "Kept",
     "LinearMethod",
     "LowRankMethod",
     "PackedLowRankMethod",
@@ -27,6 +31,8 @@ __all__ = [
     "PrefixMethod",
     "SideMethod",
     "SoftPromptMethod",
+    "UpdateMethod",
+    "add_penalty",
     "attention_pattern",
     "block_pattern",
     "choose_linears",
@@ -36,4 +42,5 @@ __all__ = [
     "path_pattern",
     "peft_targets",
     "reads_encoder",
+    "shared_input",
 ]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 #: words for a choice of linear layers by what they do, so that no table of model names is needed
 TARGETS_BY_ROLE: dict[str, tuple[str, ...]] = {
     "attention-qv": ("query", "value", "query_key_value"),
+    "attention-v": ("value", "query_key_value"),
     "attention": ("query", "key", "value", "query_key_value", "attention_output"),
     "ffn": ("ffn_gate", "ffn_in", "ffn_gate_in", "ffn_out"),
 }
@@ -80,6 +81,13 @@ def reads_encoder(linear: LinearModule) -> bool:
     return linear.stack == "encoder" or (linear.cross_attention and linear.role in {"key", "value"})
 
 
+def shared_input(linear: LinearModule) -> tuple[Any, ...] | None:
+    """A name for the tensor that queries, keys and values of one attention read; None where a layer reads its own."""
+    if linear.role not in _PROJECTIONS:
+        return None
+    return (linear.stack, linear.cross_attention, reads_encoder(linear), linear.in_features)
+
+
 class LinearMethod(Method):
     """A method that acts on linear layers chosen by ``target_modules``."""
 
@@ -124,15 +132,15 @@ class LinearMethod(Method):
         dropout = float(values["lora_dropout"]) > 0
         kept = {True: 0.0, False: 0.0}
         copied = {True: 0.0, False: 0.0}
-        seen: set[tuple[Any, ...]] = set()
+        seen: set[Any] = set()
         for linear in self.targets(shape, values):
             side = reads_encoder(linear)
             kept[side] += linear.runs * 4 * rank
             copied[side] += linear.runs * (2 * rank + linear.in_features * (3 if dropout else 2))
-            shared = (linear.stack, linear.cross_attention, side, linear.role in _PROJECTIONS, linear.in_features)
-            if dropout or compute_bytes < 4 or linear.role not in _PROJECTIONS or shared not in seen:
+            tensor = None if dropout or compute_bytes < 4 else shared_input(linear)
+            if tensor is None or tensor not in seen:
                 kept[side] += linear.runs * linear.in_features * (5 if dropout else 4)
-            seen.add(shared)
+            seen.add(tensor)
         return MemoryTraits((kept[True], kept[False]), kept_under_autocast=(copied[True], copied[False]))
 
 
@@ -227,4 +235,9 @@ class LowRankMethod(LinearMethod):
             task_type=context.task_type,
             modules_to_save=context.modules_to_save,
             **self.lora_options,
+            **self.variant(shape, values),
         )
+
+    def variant(self, shape: ModelShape, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What LoraConfig is given for these values: the configuration of a variant."""
+        return {}

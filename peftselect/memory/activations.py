@@ -196,7 +196,9 @@ def kept_bytes(
     if traits.backward_reaches == "top":
         own = sum(work.tokens(stack) * of_method for stack, _, of_method in _stacks(shape, traits, regime))
         return _passing_bytes(shape, work, regime) + round(own)
-    total = largest = 0.0
+    # a block that is run again makes its own updates again
+    total = traits.kept_bytes_per_step / (shape.num_layers if checkpointing else 1)
+    largest = 0.0
     for stack, layers, of_method in _stacks(shape, traits, regime):
         block = block_bytes(
             shape, stack, work, regime, trained=traits.trains_base_weights, keeps_outputs=keeps_outputs

@@ -107,7 +107,7 @@ def estimate_memory(
     held = states.per_device(
         {
             "weights": states.weight_bytes(shape, traits, recipe),
-            "adapter": 0 if traits.trains_base_weights else trainable * states.FLOAT32,
+            "adapter": (0 if traits.trains_base_weights else trainable * states.FLOAT32) + round(traits.held_bytes),
             "gradients": with_gradient * width,
             "optimizer": states.optimizer_bytes(with_gradient, width, recipe.optimizer),
         },

@@ -135,7 +135,8 @@ class MethodContract(BehaviourContract):
         for case in self.cases():
             for compute_bytes in (2, 4):
                 traits = self.method().memory(case.shape, case.values, compute_bytes)
-                numbers = (*traits.kept_bytes_per_token, traits.virtual_tokens, traits.prefix_positions)
+                numbers: tuple[float, ...] = (*traits.kept_bytes_per_token, traits.kept_bytes_per_step)
+                numbers += (traits.held_bytes, traits.virtual_tokens, traits.prefix_positions)
                 assert all(math.isfinite(number) and number >= 0 for number in numbers), str(case)
                 told = traits.backward_reaches == "nothing"
                 assert told == self.method.forward_only, "forward_only and memory() disagree"

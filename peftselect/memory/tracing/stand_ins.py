@@ -1,7 +1,7 @@
 """Small parts of torch and peft that cannot run on a fake device, put in place for the length of a trace.
 
 Each stands for what the real part would do to memory: a literal that is copied to the card, a parameter whose data
-moves from the host to the card, a clustering whose groups depend on values.
+moves from the host to the card, a clustering whose groups depend on values, matrices written piece by piece.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def stand_ins() -> Iterator[None]:
         _sparse_is_dense,
         _clusters_are_equal,
         _rounds_improve,
+        _blocks_are_one,
     )
     with contextlib.ExitStack() as stack:
         for part in parts:
@@ -252,4 +253,34 @@ def _rounds_improve() -> Iterator[None]:
     from peftselect.tuners import packed_low_rank
 
     with replaced(packed_low_rank, is_less=lambda error, least: True):
+        yield
+
+
+@contextlib.contextmanager
+def _blocks_are_one() -> Iterator[None]:
+    """BOFT writes a permutation row by row and a block-diagonal matrix block by block, minutes of it.
+
+    Matrices of those sizes stand for both. Its own kernel, which peft compiles where it can, knows no fake tensors: the
+    way without it is traced.
+    """
+    from peft.tuners.boft import layer
+
+    original = torch.block_diag
+
+    def permutation(self: Any, indices: torch.Tensor) -> torch.Tensor:
+        return torch.eye(len(indices))
+
+    def block_diagonal(*blocks: torch.Tensor) -> torch.Tensor:
+        whole: torch.Tensor | None = blocks[0]._base
+        if whole is None or whole.device.type != FAKE_DEVICE:
+            joined: torch.Tensor = original(*blocks)
+            return joined
+        width = sum(block.shape[-1] for block in blocks)
+        return whole.reshape(-1, 1)[:width].expand(width, width).contiguous()
+
+    with (
+        replaced(layer.BOFTLayer, perm2mat=permutation),
+        replaced(layer, get_fbd_cuda=lambda: None),
+        replaced(torch, block_diag=block_diagonal),
+    ):
         yield
