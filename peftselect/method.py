@@ -81,6 +81,8 @@ class ApplyContext:
     total_steps: int
     seed: int = 0
     quantized: bool = False
+    #: as many solved training rows as :meth:`Method.examples` says, a batch of tensors; None where there are no data
+    examples: Mapping[str, Any] | None = None
 
     @property
     def head(self) -> str:
@@ -186,8 +188,8 @@ class Method(ABC):
         return 0
 
     def examples(self, values: Mapping[str, Any]) -> int:
-        """How many solved training examples stand beside every question: all of them before it (baselines of language
-        models), or so many of each label behind it (methods under a masked language model's head)."""
+        """How many solved training examples there must be: before every question (baselines of language models), behind
+        it, so many of each label (under a masked language model's head), or for :attr:`ApplyContext.examples`."""
         return 0
 
     def label_words(self, values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from peftselect.method import ApplyContext
 from peftselect.processors import FIX, first_line, fit_tokenizer, load_processors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from peftselect.method import Candidate, Recipe
     from peftselect.problem import BaseModel, Problem
@@ -92,11 +92,13 @@ def build(
     seed: int = 0,
     device: str | None = None,
     on_loaded: Callable[[Any, Any], None] | None = None,
+    examples: Callable[[Any], Mapping[str, Any] | None] | None = None,
 ) -> tuple[Any, Any]:
     """Load the problem's model and apply the candidate's method: (model, tokenizer), ready to train.
 
     ``total_steps`` is the number of optimizer steps to come. The same seed gives the same head and adapter.
     ``on_loaded`` is called with the base model and the tokenizer before the method is applied (to score the base).
+    ``examples`` makes :attr:`ApplyContext.examples`, given the base model.
     The tokenizer is None where the model neither reads nor writes text.
     """
     transformers.set_seed(seed)
@@ -119,7 +121,9 @@ def build(
     if on_loaded is not None:
         on_loaded(model, tokenizer)
         transformers.set_seed(seed)
-    context = ApplyContext(shape, problem.task.name, total_steps, seed, quantized=recipe.quantization is not None)
+    context = ApplyContext(
+        shape, problem.task.name, total_steps, seed, recipe.quantization is not None, examples and examples(model)
+    )
     try:
         model = method.apply(model, candidate.values, context)
     except (ValueError, NotImplementedError) as error:

@@ -158,6 +158,8 @@ class ModelShape:
     norms_per_block: int = 2
     #: activation of the feed-forward part, in transformers' words ("gelu", "gelu_new", "relu", "silu", ...)
     activation: str = "gelu"
+    #: scales and shifts of the body's normalisations
+    norm_parameters: int = 0
     #: whether hidden states pass through dropout while training
     dropout: bool = False
     #: where the input is sound; lengths of it are then given in seconds

@@ -65,7 +65,7 @@ class LmBff(Method):
     judged = False
 
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
-        """Words, demonstrations and rate: Gao et al., appendix A, search 1e-5, 2e-5 and 5e-5 over 1,000 steps."""
+        """Words, demonstrations and rate: Gao et al. search 1e-5, 2e-5 and 5e-5 over 1,000 steps."""
         rate = Hyperparameter(
             "learning_rate", 2e-5, "float", "peak learning rate", 1e-7, 1.0, search=(1e-5, 2e-5, 5e-5), log=True
         )

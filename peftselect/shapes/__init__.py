@@ -97,6 +97,7 @@ def _shape(kind: str, body: Body, head: HeadShape, frozen: int, frozen_biases: i
         relative_attention=body.relative_attention,
         rms_norm=body.rms_norm,
         norms_per_block=body.norms_per_block,
+        norm_parameters=body.norms,
         activation=_activation(config, body),
         dropout=_dropout(config, body),
         audio=body.audio,

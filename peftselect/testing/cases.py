@@ -84,7 +84,8 @@ class MethodCases:
 
     def context(self, case: Case, *, quantized: bool = False) -> ApplyContext:
         """What the method is told when it is applied."""
-        return ApplyContext(case.shape, "test", total_steps=10 * STEPS, quantized=quantized)
+        examples = batch(case) if self.method().examples(case.values) else None
+        return ApplyContext(case.shape, "test", total_steps=10 * STEPS, quantized=quantized, examples=examples)
 
     def train(self, model: Any, case: Case) -> dict[str, float]:
         """Take a few steps; share of the rows of each trained tensor that got a gradient (or moved) at least once."""

@@ -15,7 +15,7 @@ from peftselect.processors import load_processors
 from peftselect.task import TaskContext
 from peftselect.training import callbacks, checkpoints, measurement, packing, stages, trainer
 from peftselect.training.evaluation import Evaluation
-from peftselect.training.prompting import prompting
+from peftselect.training.prompting import example_batch, example_rows, prompting
 from peftselect.training.session import Session, make_runner, pad_alike
 from peftselect.training.splits import draw
 
@@ -74,6 +74,7 @@ def prepare(plan: RunPlan, here: machine.Machine, work: Path, observer: Observer
     rows = draw(plan.splits.validation, MONITORED[task.generates(context.head)], plan.seed)
     session = Session(plan, here, work, observer, peak, context, 0, 0.0, None, Evaluation(task, rows, context))
     encoded = task.encode_train(stages.training_rows(session, plan.splits.train), context)
+    session.examples = example_rows(encoded, candidate.method.examples(candidate.values), plan.seed)
     if candidate.recipe.packing:
         encoded = packing.pack(encoded, here.max_length + candidate.recipe.max_target_length, context.head)
     session.train = encoded
@@ -86,7 +87,7 @@ def make_ready(
 ) -> Ready:
     """Load the model, apply the method, and make the Trainer; ``on_base`` sees base and tokenizer in between."""
     plan, here = session.plan, session.here
-    candidate, observer = here.candidate, session.observer
+    candidate, observer, task = here.candidate, session.observer, plan.problem.task
     observer.stage("loading the model")
     model, tokenizer = modeling.build(
         plan.problem,
@@ -96,6 +97,7 @@ def make_ready(
         plan.seed,
         str(here.device),
         on_loaded=on_base,
+        examples=lambda base: example_batch(session.examples, task.collator(session.context, base)),
     )
     pad_alike(session.context, tokenizer)
     _count(session, model)

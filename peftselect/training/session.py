@@ -39,6 +39,8 @@ class Session:
     measured: dict[str, Any] = field(default_factory=dict)
     #: what each stage did, by how it is written
     stage_reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    #: encoded training rows that the method reads when it is applied
+    examples: list[Any] = field(default_factory=list)
     #: a loss in place of the model's own
     objective: Objective | None = None
     history: dict[str, Any] = field(default_factory=dict)

@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftselect.data import read_rows
 from peftselect.data_checks import normalise
@@ -90,7 +90,7 @@ def split_off(task: Task, rows: list[Row], seed: int) -> tuple[list[Row], list[R
     return kept, [row for index, row in enumerate(rows) if index in aside]
 
 
-def draw(rows: list[Row], limit: int | None, seed: int) -> list[Row]:
+def draw(rows: list[Any], limit: int | None, seed: int) -> list[Any]:
     """At most ``limit`` rows, drawn over the whole file (files are often sorted), in its order."""
     if limit is None or limit >= len(rows):
         return rows
