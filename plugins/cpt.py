@@ -46,6 +46,7 @@ class ContextAwarePromptTuning(SoftPromptMethod):
     formula = "n·d"
     limits = (
         "Decoders that write.",
+        "Its step cannot be traced, since peft's loss reads values of tensors: the closed form prices it.",
         "The context is as many tokens as are set: rows that do not fit are cut or left out.",
         "What the rows say lies in the adapter's configuration, as numbers of tokens.",
     )
