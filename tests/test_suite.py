@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from peftselect.errors import DataError, InputError
+from peftselect.resources import shipped
 from peftselect.results import user_store
 from peftselect.suite import Outcome, Suite, SuiteRun, differences, load_suite, processes, run_suite, shipped_suites
 from peftselect.suite.execution import attempt
@@ -64,6 +66,19 @@ def test_replacements_and_single_runs(tmp_path: Path) -> None:
     runs = load_suite(str(suite(tmp_path, text)), {"method": "ia3", "seed": 5}).runs
     assert [(r.arguments["model"], r.arguments["method"], r.arguments["set"]) for r in runs] == [
         ("a", "ia3", {"r": 2}), ("b", "ia3", {"r": 8})]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", shipped_suites())
+def test_a_shipped_suite_says_only_what_differs_from_its_defaults(name: str) -> None:
+    document = tomllib.loads(shipped("benchmarks", "suites", f"{name}.toml").read_text())
+    defaults = document["defaults"]
+    for single in document.get("run", []):
+        repeated = [key for key, value in single.items() if key != "set" and defaults.get(key) == value]
+        repeated += [key for key, value in single.get("set", {}).items() if defaults.get("set", {}).get(key) == value]
+        assert not repeated, single
+    assert not defaults.keys() & document.get("grid", {}).keys() - {"set"}
+    runs = load_suite(name).runs
+    assert len({item.key for item in runs}) == len(runs), "no run is written twice"
 
 
 def test_the_thesis_suite_is_what_the_thesis_says() -> None:

@@ -206,7 +206,7 @@ def test_small_runs_pack_onto_cards_and_results_come_back(cluster: Any, tmp_path
 @pytest.mark.slow
 def test_the_run_of_a_lost_machine_is_begun_anew(cluster: Any, tmp_path: Path, tiny_models: Any) -> None:
     rows(tmp_path)
-    text = SUITE.format(model=tiny_models("bert"), steps=300, methods='["lora", "bitfit"]')
+    text = SUITE.format(model=tiny_models("bert"), steps=20, methods='["lora", "bitfit"]')
     process = subprocess.Popen(
         command(tmp_path, text, cluster.address), cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )

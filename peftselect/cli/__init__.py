@@ -69,7 +69,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.exit(2)
     except (click.exceptions.Abort, KeyboardInterrupt) as error:
         click.echo("stopped", err=True)
-        sys.exit(getattr(error, "exit_code", 130))
+        # click wraps what interrupted it
+        sys.exit(getattr(error.__cause__ or error, "exit_code", 130))
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         sys.stderr.close()
         sys.exit(0)

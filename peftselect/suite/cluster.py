@@ -6,9 +6,11 @@ back to the machine that asked, and into its results store.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import socket
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,20 +71,22 @@ def run_on_cluster(
     beside others is tried once more with a card of its own before it counts as such. InputError where Ray or the
     cluster is not there, or its cards' memory can neither be read nor is given.
     """
-    ray = _connect(address)
-    try:
-        card = _card_bytes(ray, card_gib)
-        waiting = _submit(ray, _place(runs, card, ended), output.absolute(), began)
-        while waiting:
-            (ready,), _ = ray.wait(list(waiting))
-            placed = waiting.pop(ready)
-            outcome = _outcome(ray, ready, placed)
-            if outcome.status == "oom" and 0 < placed.share < 1:
-                waiting |= _submit(ray, [replace(placed, share=1.0)], output.absolute(), began)
-            else:
-                ended(outcome)
-    finally:
-        ray.shutdown()
+    # Ray tells of lost machines on standard output, which is for results
+    with contextlib.redirect_stdout(sys.stderr):
+        ray = _connect(address)
+        try:
+            card = _card_bytes(ray, card_gib)
+            waiting = _submit(ray, _place(runs, card, ended), output.absolute(), began)
+            while waiting:
+                (ready,), _ = ray.wait(list(waiting))
+                placed = waiting.pop(ready)
+                outcome = _outcome(ray, ready, placed)
+                if outcome.status == "oom" and 0 < placed.share < 1:
+                    waiting |= _submit(ray, [replace(placed, share=1.0)], output.absolute(), began)
+                else:
+                    ended(outcome)
+        finally:
+            ray.shutdown()
 
 
 def _connect(address: str) -> Any:
