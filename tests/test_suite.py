@@ -240,6 +240,26 @@ def test_runs_that_others_recorded_in_the_store_are_passed_over(
         run_suite(given, tmp_path / "out")
 
 
+def test_a_run_that_was_interrupted_goes_on_from_its_checkpoint(tmp_path: Path, tiny_models) -> None:
+    import peftselect
+    from peftselect.training.interrupts import Interrupted
+    from peftselect.training.unfinished import newest, work_folder
+    from tests.test_interrupted import AtStep, order_of, signalled
+
+    order = order_of(tmp_path, tiny_models("bert"), "lora")
+    folder = Path(order["output"])
+    with pytest.raises(Interrupted):
+        peftselect.run(**order, observer=AtStep(7, signalled(signal.SIGTERM)))
+    saved = newest(work_folder(folder))
+    assert saved is not None and saved.step == 7
+    order = {name: value for name, value in order.items() if name not in ("output", "settings")}
+    (item,) = (SuiteRun("small", {**order, "set": {"num_train_epochs": 1}}),)  # begun anew it would take five steps
+    told = attempt(item, folder, {}, {"node": "here"})
+    assert (told.status, told.because) == ("ok", "")
+    assert told.record is not None and told.record.measured["steps"] == saved.total == 20
+    assert told.record.environment["suite"] == {"name": "small", "key": item.key, "node": "here"}
+
+
 def test_a_folder_that_another_run_holds_is_no_failure(tmp_path: Path, tiny_models) -> None:
     from peftselect.training.unfinished import held
 
@@ -287,7 +307,8 @@ seed = [0, 1]
     done = peftselect("benchmark", "run", str(file), "--json")
     assert done.returncode == 0, done.stderr
     records = [item["record"] for item in json.loads(done.stdout)]
-    assert [record["measured"]["steps"] for record in records] == [3000, 3000]
+    assert records[0]["measured"]["steps"] >= saved.step
+    assert newest(work_folder(output / keys[0])) is None
     assert [record["environment"]["suite"]["key"] for record in records] == keys
     assert len(user_store().read()) == 2
 
