@@ -161,6 +161,8 @@ def export(answer: Recommendation, file: str | Path, train: str | Path | None = 
     if not task.elsewhere:
         hint = "leave out --export"
         raise InputError(f"{task.name} is trained by peftselect run, so there is nothing to export", hint)
+    if not task.writes_script:
+        raise UnsupportedError(f"no script can be written for {task.elsewhere}", "leave out --export")
     for item in answer.candidates:
         try:
             script = task.export(answer.problem, item.candidate, str(train or PLACEHOLDER))
@@ -197,9 +199,10 @@ def _settle(order: Order) -> RunPlan:
 
     asked = host().task(order.task) if isinstance(order.task, str) else order.task
     if asked.elsewhere:
+        script = " --export FILE.py writes its script" if asked.writes_script else " advises on it"
         raise UnsupportedError(
             f"{asked.title} is not trained here but by {asked.elsewhere}",
-            f"peftselect recommend --task {asked.name} --export FILE.py writes its script",
+            f"peftselect recommend --task {asked.name}{script}",
         )
     splits = order.read(asked)
     data: dict[str, Any] = {"train": order.train, "columns": order.columns}

@@ -127,6 +127,8 @@ class Task(ABC):
     default_models: ClassVar[tuple[str, ...]]
     #: what trains this task where ``run`` does not ("trl's DPO"): it is advised on alone; empty: ``run`` does
     elsewhere: ClassVar[str] = ""
+    #: whether :meth:`export` writes a script for it
+    writes_script: ClassVar[bool] = False
     #: sentences that every answer about the task ends with
     notes: ClassVar[tuple[str, ...]] = ()
     #: the longest input that is looked at: tokens, or seconds of sound

@@ -31,3 +31,8 @@ def span(seconds: float) -> str:
 
 def _three_digits(number: float) -> str:
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def article(noun: str) -> str:
+    """``noun`` with the indefinite article before it, by its first letter."""
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from peftselect.cli import options
+from peftselect.words import article
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -137,7 +138,7 @@ def unsupported(method: Method, shape: ModelShape) -> str | None:
     if shape.architecture not in method.architectures:
         return f"it does not work on {shape.architecture} models"
     if shape.head.kind not in method.heads:
-        return f"it does not serve a {shape.head.kind.replace('_', ' ')} head"
+        return f"it does not serve {article(shape.head.kind.replace('_', ' '))} head"
     return method.unsupported(shape, resolve_values(method, shape))
 
 

@@ -238,13 +238,24 @@ def _excluded(answer: Recommendation, explain: bool) -> None:
     from peftselect.cli import console
 
     alike: dict[tuple[str, str, str], list[str]] = {}
+    unjudged = [item.method for item in answer.excluded if item.constraint == "evidence" and not item.also]
     for item in answer.excluded:
+        if item.method in unjudged:
+            continue
         because = f"{item.because[:1].upper()}{item.because[1:]}."
         if item.also:
             because += f" Also: {'; '.join(other.because if explain else other.constraint for other in item.also)}."
         alike.setdefault((item.constraint, because, item.cheapest_change or "-"), []).append(item.method)
     rows = [("\n".join(names), *why) for why, names in alike.items()]
-    console.table("Left out", ("method", "fails", "because", "what would admit it"), rows, keep=("method", "fails"))
+    if rows:
+        titles = ("method", "fails", "because", "what would admit it")
+        console.table("Left out", titles, rows, keep=("method", "fails"))
+    if unjudged:
+        console.say(
+            f"Not judged, since neither the thesis nor a record says how they compare ({len(unjudged)}; --method NAME "
+            f"runs one): {', '.join(unjudged)}.",
+            style="dim",
+        )
 
 
 def _text(value: Any) -> str:

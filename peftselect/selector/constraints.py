@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftselect.selector.answer import Excluded, FailedConstraint
+from peftselect.words import article
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ def cannot_serve(problem: Problem, method: Method) -> list[FailedConstraint]:
     head, architecture = problem.shape.head.kind, problem.shape.architecture
     if head not in method.heads:
         able = ", ".join(sorted(method.heads))
-        failed.append(FailedConstraint("head", f"it does not serve a {_words(head)} head (only {_words(able)})"))
+        failed.append(FailedConstraint("head", f"it does not serve {article(_words(head))} head (only {_words(able)})"))
     if architecture not in method.architectures:
         able = ", ".join(sorted(method.architectures))
         failed.append(FailedConstraint("architecture", f"it does not work on {architecture} models (only {able})"))

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 UTILITY = "score = quality - sum over costs of price(cost, --prefer) x log2(cost / cheapest candidate's cost) - risks"
 #: gaps under 3 points between single runs are ties (PEFT method comparison, repeated runs of one configuration)
 NOISE_POINTS = 3.0
+#: so little below the first group that rounding does not bring it back
+BELOW = 1e-6
 #: facts of a question that differ among the records
 RECORDED = frozenset(
     {
@@ -168,14 +170,14 @@ def rank(candidates: Sequence[RankedCandidate], prefer: str) -> list[RankedCandi
 
 
 def _groups(candidates: Sequence[RankedCandidate], prefer: str) -> list[list[RankedCandidate]]:
-    """Each group reaches the noise of a run down from its best member."""
+    """Each group reaches the noise of a run down from its best member; what nobody tried begins below the first."""
 
     best = max((item.quality for item in candidates if item.tried), default=math.inf)
 
     def worth(item: RankedCandidate) -> float:
         if prefer != "quality":
             return item.score
-        return item.quality if item.tried else min(item.quality, best - item.noise_points)
+        return item.quality if item.tried else min(item.quality, best - item.noise_points - BELOW)
 
     groups: list[list[RankedCandidate]] = []
     for candidate in sorted(candidates, key=lambda item: (-worth(item), item.method)):

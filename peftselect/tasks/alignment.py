@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftselect.hookspecs import hookimpl
-from peftselect.task import Column, Row, Task, TaskContext
+from peftselect.task import Column, Row
+from peftselect.tasks._advised import AdvisedTask
 
 if TYPE_CHECKING:
     from peftselect.method import Candidate
@@ -17,7 +18,7 @@ _DTYPES = {"bf16": "bfloat16", "pure_bf16": "bfloat16", "fp16": "float16", "fp32
 BETA = 0.1
 
 
-class Alignment(Task):
+class Alignment(AdvisedTask):
     """Direct preference optimization on rows of prompt, chosen and rejected answer (Rafailov et al. 2023)."""
 
     name = "alignment"
@@ -35,6 +36,7 @@ class Alignment(Task):
     default_max_length = 512
     default_max_target_length = 256
     elsewhere = "trl's DPO"
+    writes_script = True
     notes = (
         "Alignment is trained by trl's DPO, not by run: --export FILE.py writes its script with this recipe. Start "
         "from a model that follows instructions.",
@@ -49,22 +51,6 @@ class Alignment(Task):
     def target_text(self, row: Row) -> str:
         """The longer of the two answers, which is what the memory must hold."""
         return str(max(row["chosen"], row["rejected"], key=len))
-
-    def encode_train(self, rows: Sequence[Row], context: TaskContext) -> Any:
-        """Not done here."""
-        raise NotImplementedError(self.elsewhere)
-
-    def collator(self, context: TaskContext, model: Any = None) -> Callable[[list[Row]], dict[str, Any]]:
-        """Not done here."""
-        raise NotImplementedError(self.elsewhere)
-
-    def decode(self, predictions: Any, rows: Sequence[Row], encoded: Any, context: TaskContext) -> list[Any]:
-        """Not done here."""
-        raise NotImplementedError(self.elsewhere)
-
-    def score(self, predictions: Sequence[Any], rows: Sequence[Row]) -> dict[str, float]:
-        """Not done here."""
-        raise NotImplementedError(self.elsewhere)
 
     def export(self, problem: Problem, candidate: Candidate, train: str) -> str:
         """A Python script of ``trl.DPOTrainer`` with this recipe."""
@@ -149,6 +135,6 @@ def _plain(value: Any) -> Any:
 
 
 @hookimpl
-def register_tasks() -> tuple[type[Task], ...]:
+def register_tasks() -> tuple[type[Alignment], ...]:
     """Offer advice on alignment."""
     return (Alignment,)
