@@ -13,6 +13,8 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("COLUMNS", "120")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: more threads would only wait for them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # a shell's background job ignores Ctrl-C, and so would the runs that tests interrupt
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
