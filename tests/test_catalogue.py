@@ -54,7 +54,7 @@ def test_no_name_leads_to_two_entries() -> None:
     assert {name: entries for name, entries in known().items() if len(entries) > 1} == {}
 
 
-def test_each_technique_says_why_it_cannot_be_run_and_where_the_thesis_has_it() -> None:
+def test_each_technique_says_why_it_cannot_be_run_and_where_it_is_from() -> None:
     found = host().techniques()
     assert len(found) > 10
     for name, item in found.items():

@@ -1,15 +1,18 @@
-"""Tuners of peft that give each layer an update: what they refuse, keep whatever the batch is, and add to the loss."""
+"""Tuners of peft for linear layers: what they refuse, keep whatever the batch is, add to the loss, and start from."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from peftselect.memory.closed_form import estimate_memory
-from peftselect.method import Recipe, resolve_values
+from peftselect.method import ApplyContext, Recipe, resolve_values
+from peftselect.modeling import count_parameters
 from peftselect.plugin_manager import host
 from peftselect.testing.models import tiny_shape
+from tests.test_shapes import build
 
 RECIPE = Recipe("fp32", None, 1, 1, False, 1e-3, 1, 16)
 
@@ -60,3 +63,77 @@ def test_what_is_held_untrained_counts_with_the_adapter() -> None:
     held = method.memory(shape, values, 4).held_bytes
     assert held == 4 * 4 * 32**2  # a permutation of 32 inputs at four targets
     assert adapter == 4 * method.trainable_parameters(shape, values) + held
+
+
+def _wrapped(name: str, settings: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    """A tiny llama under the method, and the values it has."""
+    import torch
+
+    method, (model, shape) = host().method(name), build("llama", 0, "causal_lm")
+    values = resolve_values(method, shape, {"r": 4, **(settings or {})})
+    torch.manual_seed(0)
+    return method.apply(model, values, ApplyContext(shape, "test", 10)), values
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("kasa", {"gamma": 1.0, "beta": 1.0}), ("monteclora", {"kl_loss_weight": 1.0})]
+)
+def test_a_penalty_is_part_of_the_loss_in_training_alone(name: str, settings: dict[str, Any]) -> None:
+    import torch
+
+    ids = torch.arange(5, 21).reshape(2, 8)
+    heavy, light = (_wrapped(name, {key: size * value for key, value in settings.items()})[0] for size in (1.0, 1e-9))
+    heavy.load_state_dict(light.state_dict())
+    losses = {}
+    for label, model in (("heavy", heavy), ("light", light)):
+        torch.manual_seed(0)
+        losses[label, "training"] = float(model.train()(input_ids=ids, labels=ids).loss)
+        losses[label, "asked"] = float(model.eval()(input_ids=ids, labels=ids).loss)
+    assert abs(losses["heavy", "training"] - losses["light", "training"]) > 1e-2
+    assert losses["heavy", "asked"] == pytest.approx(losses["light", "asked"], abs=1e-5)
+
+
+def test_eva_starts_at_the_leading_directions_of_the_data_and_once_alone() -> None:
+    import torch
+
+    model, values = _wrapped("eva", {"batches": 3})
+    (look,) = host().method("eva").callbacks(values, ApplyContext(build("llama", 0, "causal_lm")[1], "test", 10))
+    batches = [{"input_ids": torch.randint(5, 90, (4, 16)), "labels": torch.randint(5, 90, (4, 16))} for _ in range(3)]
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    seen: list[Any] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().reshape(-1, 32)))
+    before = torch.get_rng_state()
+    with torch.no_grad(), model.disable_adapter():
+        for batch in batches:
+            model(**batch)
+    hook.remove()
+    _, _, right = torch.linalg.svd(torch.cat(seen), full_matrices=False)
+    look.on_train_begin(None, SimpleNamespace(global_step=0), None, model=model, train_dataloader=batches)
+    assert torch.equal(torch.get_rng_state(), before)
+    first = layer.lora_A["default"].weight.detach()
+    assert torch.allclose(first.norm(dim=1), torch.ones(4), atol=1e-5)
+    assert float((first[0] @ right[0]).abs()) > 0.9  # a start at random: about 0.2
+    assert model.training
+    other = [{"input_ids": torch.full((4, 16), 7)}]
+    look.on_train_begin(None, SimpleNamespace(global_step=5), None, model=model, train_dataloader=other)
+    assert torch.equal(layer.lora_A["default"].weight, first)
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "reason"),
+    [
+        ("llama", "all-linear", None),
+        ("bert", "all-linear", "the layers of bert cannot be told apart by their names, as peft does"),
+        ("gpt2", "attention-qv", "peft's BD-LoRA does not take the transposed linear layers of gpt2"),
+    ],
+)
+def test_bdlora_cuts_a_factor_of_each_layer(kind: str, targets: str, reason: str | None) -> None:
+    head = "sequence_classification" if kind == "bert" else "causal_lm"
+    method, shape = host().method("bdlora"), tiny_shape(kind, head)
+    assert shape is not None
+    values = resolve_values(method, shape, {"target_modules": targets})
+    assert method.unsupported(shape, values) == reason
+    if reason is None:
+        model, real = build(kind, 0, head)
+        wrapped = method.apply(model, values, ApplyContext(real, "test", 10))
+        assert count_parameters(wrapped)[0] == method.trainable_parameters(real, values)
