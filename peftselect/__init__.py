@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from peftselect.families import (
         AdapterMethod,
         BaselineMethod,
+        ChannelMethod,
         InstancePrefixMethod,
         Kept,
         LinearMethod,
@@ -59,8 +60,10 @@ if TYPE_CHECKING:
     from peftselect.task import Column, Objective, Task, TaskContext
     from peftselect.tuners.base import Tuner, TunerConfig, TunerLayer
     from peftselect.tuners.binary_bottleneck import BinaryBottleneckConfig
+    from peftselect.tuners.bit_budget import BudgetConfig
     from peftselect.tuners.block_prompt import BlockPromptConfig
     from peftselect.tuners.bottleneck import BottleneckConfig
+    from peftselect.tuners.channels import ChannelConfig, PruneChannels
     from peftselect.tuners.compacter import CompacterConfig
     from peftselect.tuners.convolution import ConvolutionConfig
     from peftselect.tuners.fusion import FusionConfig
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from peftselect.tuners.prefix import PrefixConfig
     from peftselect.tuners.propetl import ProConfig
     from peftselect.tuners.registry import register_tuner, register_tuners
+    from peftselect.tuners.rounding import train_rounded
     from peftselect.tuners.skills import SkillsConfig
     from peftselect.tuners.sparse_bottleneck import SparseBottleneckConfig
     from peftselect.tuners.tiny_attention import TinyAttentionConfig
@@ -89,6 +93,7 @@ _HOMES = {
     "families": (
         "AdapterMethod",
         "BaselineMethod",
+        "ChannelMethod",
         "InstancePrefixMethod",
         "Kept",
         "LinearMethod",
@@ -152,6 +157,9 @@ _HOMES = {
     "tuners.fusion": ("FusionConfig",),
     "tuners.weighted_sum": ("WeightedSumConfig",),
     "zeroth_order": ("ForwardOptimizer", "ZerothOrderSGD"),
+    "tuners.bit_budget": ("BudgetConfig",),
+    "tuners.channels": ("ChannelConfig", "PruneChannels"),
+    "tuners.rounding": ("train_rounded",),
     "tuners.packed_low_rank": ("PackedConfig",),
     "tuners.group_low_rank": ("GroupConfig",),
     "tuners.trained_scales": ("ScalesConfig",),
@@ -171,7 +179,10 @@ __all__ = [
     "BinaryBottleneckConfig",
     "BlockPromptConfig",
     "BottleneckConfig",
+    "BudgetConfig",
     "Candidate",
+    "ChannelConfig",
+    "ChannelMethod",
     "Column",
     "CompacterConfig",
     "ConvolutionConfig",
@@ -208,6 +219,7 @@ __all__ = [
     "Priorities",
     "ProConfig",
     "Problem",
+    "PruneChannels",
     "Recipe",
     "Reference",
     "RunRecord",
@@ -251,6 +263,7 @@ __all__ = [
     "resume",
     "run",
     "scale_prompt",
+    "train_rounded",
 ]
 
 

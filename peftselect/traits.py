@@ -24,6 +24,7 @@ class MemoryTraits:
     ``reaches_front``: whether the convolutions over sound are trained in part, so that their activations are kept.
     ``trains_base_weights``: whether linear inputs of the base are kept because its own weights get gradients (full
     fine-tuning).
+    ``rounds_weights``: whether a trained base computes with rounded copies of its linear layers' weights.
     ``packed_weights``: weights of the base that the method itself holds in few bits, ``packed_bytes`` what they take;
     ``unpacking_bytes``: what passes while the largest of them is unpacked for a product, ``packing_bytes`` while it is
     packed, beside the base as it was loaded.
@@ -41,6 +42,7 @@ class MemoryTraits:
     quiet_blocks: tuple[int, int] = (0, 0)
     reaches_front: bool = False
     trains_base_weights: bool = False
+    rounds_weights: bool = False
     packed_weights: int = 0
     packed_bytes: int = 0
     unpacking_bytes: int = 0

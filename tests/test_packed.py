@@ -111,7 +111,7 @@ def test_what_a_packed_base_takes_is_what_the_method_says(name: str, dtype: torc
     assert len(layers) == 12
 
 
-@pytest.mark.parametrize("name", PACKING)
+@pytest.mark.parametrize("name", [*PACKING, "lq_lora"])
 def test_a_packed_adapter_loads_without_memory_for_its_start(name: str, tmp_path: Path) -> None:
     from peft import PeftModel
 
@@ -124,7 +124,7 @@ def test_a_packed_adapter_loads_without_memory_for_its_start(name: str, tmp_path
     assert not any(item.is_meta for item in again.parameters())
 
 
-@pytest.mark.parametrize("name", PACKING)
+@pytest.mark.parametrize("name", [*PACKING, "lq_lora"])
 def test_a_merged_packed_base_can_be_taken_apart_again(name: str) -> None:
     model = shaken(wrapped(name)[0])
     apart = answer(model)
@@ -194,3 +194,37 @@ def test_a_base_that_is_quantised_already_is_refused() -> None:
     layer.weight = torch.nn.Parameter(torch.zeros(4, 4, dtype=torch.int8), requires_grad=False)
     with pytest.raises(ValueError, match="quantised already"):
         float_matrix(layer)
+
+
+def test_the_integer_program_finds_the_best_choice_within_the_budget() -> None:
+    import itertools
+
+    from peftselect.tuners.bit_budget import deal
+
+    generator = torch.Generator().manual_seed(1)
+    costs = (torch.rand(4, 3, generator=generator) + 0.5).tolist()
+    errors = torch.rand(4, 3, generator=generator).tolist()
+    within = [
+        sum(errors[row][place] for row, place in enumerate(places))
+        for places in itertools.product(range(3), repeat=4)
+        if sum(costs[row][place] for row, place in enumerate(places)) <= 4
+    ]
+    dealt = deal(costs, errors, 4)
+    assert sum(costs[row][place] for row, place in enumerate(dealt)) <= 4
+    assert sum(errors[row][place] for row, place in enumerate(dealt)) == pytest.approx(min(within), rel=2e-3)
+    with pytest.raises(ValueError, match="no choice of bits keeps within"):
+        deal(costs, errors, 0.5)
+
+
+def test_lq_lora_keeps_within_its_budget_and_mixes_bits(tmp_path: Path) -> None:
+    import json
+
+    model, shape, values = wrapped("lq_lora", budget=2.75)
+    layers = [module for module in model.modules() if isinstance(module, PackedLinear)]
+    held = sum(item.numel() * item.element_size() for layer in layers for item in (layer.weight, layer.scales))
+    traits = host().method("lq_lora").memory(shape, values, 4)
+    assert 0.85 * traits.packed_bytes < held <= traits.packed_bytes
+    assert len({(layer.bits, layer.block) for layer in layers}) > 1
+    model.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert saved["choices"]["bert.encoder.layer.0.attention.self.query"] == [layers[0].bits, layers[0].block]

@@ -2,6 +2,7 @@
 
 from peftselect.families.adapter import AdapterMethod, block_pattern, first_of_ffn
 from peftselect.families.baseline import BaselineMethod
+from peftselect.families.channels import ChannelMethod
 from peftselect.families.instance_prefix import InstancePrefixMethod
 from peftselect.families.linear import (
     LinearMethod,
@@ -22,6 +23,7 @@ from peftselect.families.update import Kept, UpdateMethod
 __all__ = [
     "AdapterMethod",
     "BaselineMethod",
+    "ChannelMethod",
     "InstancePrefixMethod",
     "Kept",
     "LinearMethod",

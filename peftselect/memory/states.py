@@ -119,10 +119,10 @@ def autocast_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe, trai
     """16-bit copies of float32 weights, which autocast makes for the step and autograd keeps.
 
     Full fine-tuning copies every matrix; over a quantised base the adapter is copied, and what is not packed, the
-    language-model matrix first.
+    language-model matrix first. Copies that are rounded are made in any precision.
     """
     if recipe.precision not in ("bf16", "fp16"):
-        return 0
+        return COMPUTE_BYTES[recipe.precision] * linear_parameters(shape) if traits.rounds_weights else 0
     if traits.backward_reaches == "nothing":  # what is frozen is copied for one product, and trained factors are small
         return 0
     speaks = shape.head.kind in LANGUAGE_MODEL_HEADS | PROMPTED

@@ -111,6 +111,8 @@ class MethodCases:
             if not forward:
                 loss.backward()
             changes = {name: item.grad for name, item in parameters.items()}
+            for callback in callbacks:
+                callback.on_pre_optimizer_step(None, SimpleNamespace(global_step=step), None, model=model)
             optimizer.step()
             if forward:
                 assert all(item.grad is None for item in model.parameters()), f"{case}: a gradient was made"

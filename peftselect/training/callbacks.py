@@ -54,8 +54,8 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(self, args: Any, state: Any, control: Any, **event: Any) -> None:
         """Compare with the best so far."""
         value, model = event["metrics"][SCORE], event["model"]
-        if not math.isfinite(value):
-            return
+        if not math.isfinite(value) or getattr(getattr(model, "base_model", None), "unsettled", False):
+            return  # a state of a method that still takes weights away is none to go back to
         if self.best is None or self.sign * (value - self.best) > LEAST_GAIN:
             replaced = self.best_step
             self.best, self.best_step, self._since = value, state.global_step, 0

@@ -249,10 +249,16 @@ def _clusters_are_equal() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _rounds_improve() -> Iterator[None]:
-    """LoftQ keeps the best of its rounds: the last one stands for it."""
-    from peftselect.tuners import packed_low_rank
+    """LoftQ keeps the best of its rounds: the last one stands for it. LQ-LoRA's errors fall with the bits alone."""
+    from peftselect.tuners import bit_budget, packed_low_rank
 
-    with replaced(packed_low_rank, is_less=lambda error, least: True):
+    def losses(linear: Any, matrix: torch.Tensor, rank: int) -> list[float]:
+        return [matrix.numel() * 4.0**-bits * block**0.1 for bits, block in bit_budget.CHOICES]
+
+    with (
+        replaced(packed_low_rank, is_less=lambda error, least: True),
+        replaced(bit_budget, losses=losses),
+    ):
         yield
 
 
