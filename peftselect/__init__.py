@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ChannelMethod,
         InstancePrefixMethod,
         Kept,
+        LadderMethod,
         LinearMethod,
         LowRankMethod,
         PackedLowRankMethod,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from peftselect.tuners.bit_budget import BudgetConfig
     from peftselect.tuners.block_prompt import BlockPromptConfig
     from peftselect.tuners.bottleneck import BottleneckConfig
+    from peftselect.tuners.bypass import BypassConfig
     from peftselect.tuners.channels import ChannelConfig, PruneChannels
     from peftselect.tuners.compacter import CompacterConfig
     from peftselect.tuners.convolution import ConvolutionConfig
@@ -96,6 +98,7 @@ _HOMES = {
         "ChannelMethod",
         "InstancePrefixMethod",
         "Kept",
+        "LadderMethod",
         "LinearMethod",
         "LowRankMethod",
         "PackedLowRankMethod",
@@ -142,6 +145,9 @@ _HOMES = {
     "tuners.example_prefix": ("ExamplePrefixConfig", "encode_examples"),
     "tuners.scaled_prompt": ("read_prompt", "scale_prompt"),
     "tuners.ladder": ("LadderConfig",),
+    "tuners.bypass": ("BypassConfig",),
+    "tuners.residual": ("ResidualConfig",),
+    "tuners.reversible": ("ReversibleConfig",),
     "tuners.mam": ("MamConfig",),
     "tuners.compacter": ("CompacterConfig",),
     "tuners.token_bias": ("TokenBiasConfig",),
@@ -180,6 +186,7 @@ __all__ = [
     "BlockPromptConfig",
     "BottleneckConfig",
     "BudgetConfig",
+    "BypassConfig",
     "Candidate",
     "ChannelConfig",
     "ChannelMethod",
@@ -201,6 +208,7 @@ __all__ = [
     "InstancePrefixMethod",
     "Kept",
     "LadderConfig",
+    "LadderMethod",
     "LinearMethod",
     "LinearModule",
     "LowRankMethod",
@@ -222,6 +230,8 @@ __all__ = [
     "PruneChannels",
     "Recipe",
     "Reference",
+    "ResidualConfig",
+    "ReversibleConfig",
     "RunRecord",
     "ScalesConfig",
     "Score",

@@ -22,6 +22,7 @@ class MemoryTraits:
     ``block_tokens``: positions put before the input of every block and taken off behind it.
     ``quiet_blocks``: lowest blocks of each stack, as (encoder, decoder), which no gradient enters.
     ``reaches_front``: whether the convolutions over sound are trained in part, so that their activations are kept.
+    ``reversible``: whether blocks are computed again from their outputs, so that one block at a time keeps anything.
     ``trains_base_weights``: whether linear inputs of the base are kept because its own weights get gradients (full
     fine-tuning).
     ``rounds_weights``: whether a trained base computes with rounded copies of its linear layers' weights.
@@ -41,6 +42,7 @@ class MemoryTraits:
     block_tokens: int = 0
     quiet_blocks: tuple[int, int] = (0, 0)
     reaches_front: bool = False
+    reversible: bool = False
     trains_base_weights: bool = False
     rounds_weights: bool = False
     packed_weights: int = 0

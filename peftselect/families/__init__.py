@@ -4,6 +4,7 @@ from peftselect.families.adapter import AdapterMethod, block_pattern, first_of_f
 from peftselect.families.baseline import BaselineMethod
 from peftselect.families.channels import ChannelMethod
 from peftselect.families.instance_prefix import InstancePrefixMethod
+from peftselect.families.ladder import LadderMethod
 from peftselect.families.linear import (
     LinearMethod,
     LowRankMethod,
@@ -26,6 +27,7 @@ __all__ = [
     "ChannelMethod",
     "InstancePrefixMethod",
     "Kept",
+    "LadderMethod",
     "LinearMethod",
     "LowRankMethod",
     "PackedLowRankMethod",

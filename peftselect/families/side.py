@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from peftselect.shape import ModelShape
 
 #: blocks of a stack, by the names that transformers' models give to their lists; nothing inside a block matches
-BLOCKS = r"(?:[^.\d][^.]*\.)*(?:layers?|h|blocks?)\.\d+"
+LISTS = "(?:layers?|h|blocks?)"
+BLOCKS = rf"(?:[^.\d][^.]*\.)*{LISTS}\.\d+"
 
 
 class SideMethod(Method):
@@ -36,6 +37,9 @@ class SideMethod(Method):
     #: the base keeps nothing that could be spared
     gradient_checkpointing: ClassVar[bool] = False
     judged: ClassVar[bool] = False
+    #: patterns of blocks, and of the names of lists of them
+    block_pattern: ClassVar[str] = BLOCKS
+    block_names: ClassVar[str] = LISTS
 
     def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:
         """Each block must be a module of its own."""

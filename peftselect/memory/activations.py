@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _ACTIVATION_TENSORS = {"gelu_new": 4, "gelu_fast": 4, "quick_gelu": 2}
 #: tensors as large as the logits that the loss holds at its peak
 _LOSS_TENSORS = 3
+#: both streams of a reversible model, in 64 bits; and what comes beside them while a block is run backwards
+_STREAM_BYTES, _REVERSAL_BYTES = 2 * 8, 5 * 8
 #: tensors of the feed-forward width alive at once in the backward pass of one block
 _BACKWARD_TENSORS = 3
 
@@ -175,6 +177,18 @@ def head_bytes(
     return (work.tokens(stack) if spread else work.batch) * shape.head.width * _LOSS_TENSORS * width
 
 
+def reversal_bytes(shape: ModelShape, traits: MemoryTraits, work: Work, regime: Regime) -> int:
+    """What a reversible block keeps when it is computed again, and the streams and gradients around it."""
+    if not traits.reversible:
+        return 0
+    found = [
+        block_bytes(shape, stack, work, regime, trained=False)
+        + work.tokens(stack) * (method / layers + _REVERSAL_BYTES * shape.hidden_size)
+        for stack, layers, method in _stacks(shape, traits, regime)
+    ]
+    return round(max(found))
+
+
 def backward_bytes(shape: ModelShape, work: Work, regime: Regime) -> int:
     """Temporaries in the backward pass of one block, at its feed-forward part."""
     tokens = max(work.tokens("encoder"), work.tokens("decoder"))
@@ -208,6 +222,8 @@ def kept_bytes(
             # each block keeps its input; one at a time is run again in full
             total += layers * tokens * regime.stream * shape.hidden_size
             largest = max(largest, block + method / layers)
+        elif traits.reversible:
+            total += tokens * _STREAM_BYTES * shape.hidden_size
         else:
             total += layers * block + method
         total += shared_bytes(shape, regime, work.batch, work.length(stack))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from peftselect.memory import audio, states
-from peftselect.memory.activations import Work, backward_bytes, head_bytes, kept_bytes
+from peftselect.memory.activations import Work, backward_bytes, head_bytes, kept_bytes, reversal_bytes
 from peftselect.memory.regime import HALF, HALF_AUTOCAST, regime_of
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def estimate_memory(
     logits = head_bytes(shape, work, regime, keeps_outputs=keeps_outputs, forward_only=forward_only)
     # where nothing of the body is run backwards, what passes through a block is counted as kept already
     block = 0 if traits.backward_reaches in ("top", "nothing") else backward_bytes(shape, work, regime)
+    block += reversal_bytes(shape, traits, work, regime)
     passing = max(block, states.dequantised_bytes(shape, recipe), traits.unpacking_bytes)
     waiting = held["gradients"] if recipe.gradient_accumulation_steps > 1 else 0
     step = states.step_bytes(with_gradient, width, recipe.optimizer)

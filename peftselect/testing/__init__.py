@@ -11,6 +11,7 @@ Models are tiny, random and made from configurations: no network, a few seconds 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 from peftselect.method import ALL_ARCHITECTURES, ALL_HEADS, PROMPTED, VECTORS
@@ -76,6 +77,9 @@ class MethodContract(BehaviourContract):
             model = self.wrap(case)
             frozen = {name: item.detach().clone() for name, item in model.named_parameters() if not item.requires_grad}
             seen = self.train(model, case)
+            if case.shape.head.kind == "question_answering":
+                # a bias of a span's head moves all positions alike: what gradient it has is rounding
+                seen = {name: share for name, share in seen.items() if not re.search(r"qa_outputs.*bias$", name)}
             assert [name for name, share in seen.items() if share == 0] == [], f"{case}: no gradient"
             if self.method.saves_adapter:
                 assert [name for name, share in seen.items() if share <= 0.6] == [], f"{case}: dead rows"

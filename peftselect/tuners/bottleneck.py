@@ -47,7 +47,10 @@ class BottleneckLayer(TunerLayer):
 
     def make(self, adapter: str, config: Any) -> Mapping[str, nn.Module]:
         """Both matrices with their biases."""
-        width = features(self.get_base_layer())[1]
+        return self.bottleneck(features(self.get_base_layer())[1], config)
+
+    def bottleneck(self, width: int, config: Any) -> Mapping[str, nn.Module]:
+        """The matrices of an adapter for states of ``width``."""
         down, up = nn.Linear(width, config.bottleneck), nn.Linear(config.bottleneck, width)
         nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))
         for tensor in (down.bias, up.weight, up.bias):
@@ -95,11 +98,11 @@ def catch_inputs(model: nn.Module, pattern: str, layer_class: type[Any]) -> None
     }
     for name, module in model.named_modules():
         if re.fullmatch(pattern, name) and not getattr(module, "_psel_listened", False):
-            module.register_forward_pre_hook(_Catch(layers[_block(name)]))
+            module.register_forward_pre_hook(Catch(layers[_block(name)]))
             module._psel_listened = True
 
 
-class _Catch:
+class Catch:
     """A hook that remembers a module's input; an object, not a function, so that copies of a model copy it right."""
 
     def __init__(self, layer: Any) -> None:

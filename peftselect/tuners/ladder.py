@@ -3,12 +3,15 @@
 Sung et al. 2022 (arXiv 2206.06522). Before side block i, ``s <- m_i s + (1 - m_i) down_i(h_i)`` with
 ``m_i = sigmoid(a_i / T)``; the first state is a projection of the input embeddings. A side decoder attends to the side
 encoder. Side blocks start as the base's blocks with the least important channels pruned.
+
+Without the gates it is the side network of side-tuning (Zhang et al. 2020, arXiv 1912.13503), which reads the input
+alone and is blended with the base at the end: ``a B(x) + (1 - a) S(x)``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -40,7 +43,11 @@ class LadderConfig(SideConfig):
     activation: str = field(default="gelu", metadata={"help": "its activation"})
     rms_norm: bool = field(default=False, metadata={"help": "root-mean-square norms"})
     scaled: bool = field(default=True, metadata={"help": "whether scores are divided by the root of the head's size"})
-    adds: bool = field(default=True, metadata={"help": "add to the base's last states in place of replacing them"})
+    reads: bool = field(default=True, metadata={"help": "whether side blocks read the base's, not the input alone"})
+    merge: Literal["add", "replace", "blend"] = field(
+        default="add", metadata={"help": "how the side network's result meets the base's last states"}
+    )
+    share: float = field(default=0.5, metadata={"help": "share of the base in a blend, at first"})
     paths: dict[str, dict[str, str]] = field(default_factory=dict, metadata={"help": "linear layers by role"})
 
 
@@ -52,19 +59,18 @@ class LadderLayer(SideLayer):
         for name in (
             "gate", "down", "first", "norm1", "query", "key", "value", "output",
             "norm2", "cross_query", "cross_key", "cross_value", "cross_output",
-            "norm3", "ffn_gate", "ffn_in", "ffn_out", "final", "up",
+            "norm3", "ffn_gate", "ffn_in", "ffn_out", "final", "up", "share",
         )
     )  # fmt: skip
-    parameter_names: ClassVar[tuple[str, ...]] = ("psel_ladder_gate",)
+    parameter_names: ClassVar[tuple[str, ...]] = ("psel_ladder_gate", "psel_ladder_share")
 
     def make(self, adapter: str, config: Any) -> Mapping[str, nn.Module | nn.Parameter]:
         """A side block with its gate and projection, begun from the base's block where its layers are at hand."""
         side, queries, keys = config.side, config.heads * config.head_dim, config.kv_heads * config.head_dim
         norm = nn.RMSNorm if config.rms_norm else nn.LayerNorm
-        made: dict[str, nn.Module | nn.Parameter] = {
-            "gate": nn.Parameter(torch.zeros(1)),
-            "down": nn.Linear(config.width, side),
-        }
+        made: dict[str, nn.Module | nn.Parameter] = {}
+        if config.reads:
+            made["gate"], made["down"] = nn.Parameter(torch.zeros(1)), nn.Linear(config.width, side)
         if self.index == 0:
             made["first"] = nn.Linear(config.width, side)
         for before in ("", "cross_") if self.crosses(config) else ("",):
@@ -83,9 +89,11 @@ class LadderLayer(SideLayer):
             made["final"] = norm(side, eps=1e-6)
             if self.is_read(config):
                 made["up"] = up = nn.Linear(side, config.width)
-                if config.adds:
+                if config.merge != "replace":
                     nn.init.zeros_(up.weight)
                 nn.init.zeros_(up.bias)
+                if config.merge == "blend":
+                    made["share"] = nn.Parameter(torch.logit(torch.tensor([config.share])))
         return made
 
     def crosses(self, config: Any) -> bool:
@@ -102,8 +110,9 @@ class LadderLayer(SideLayer):
             return self.leaf(name, adapter)
 
         state: torch.Tensor = leaf("first")(before) if flow is None else flow
-        share = torch.sigmoid(leaf("gate") / TEMPERATURE).to(state.dtype)
-        state = share * state + (1 - share) * leaf("down")(after)
+        if config.reads:
+            share = torch.sigmoid(leaf("gate") / TEMPERATURE).to(state.dtype)
+            state = share * state + (1 - share) * leaf("down")(after)
         normed = leaf("norm1")(state)
         causal = self.stack(config) == "decoder"
         allowed = seen(given.get("attention_mask"), *2 * (state.shape[1],), causal=causal, device=state.device)
@@ -123,9 +132,15 @@ class LadderLayer(SideLayer):
         return state
 
     def leave(self, adapter: str, flow: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """The side network's states in the width of the base, added to its last ones or in their place."""
-        result: torch.Tensor = self.leaf("up", adapter)(flow)
-        return after + result if self.configs[adapter].adds else result
+        """The side network's states in the width of the base: beside its last ones, in their place, or mixed."""
+        merge, result = self.configs[adapter].merge, self.leaf("up", adapter)(flow)
+        if merge == "blend":
+            share = torch.sigmoid(self.leaf("share", adapter))
+            result = share * after + (1 - share) * result
+        elif merge == "add":
+            result = after + result
+        whole: torch.Tensor = result
+        return whole
 
     def _attention(
         self, adapter: str, kind: str, states: torch.Tensor, read: torch.Tensor, allowed: torch.Tensor | None

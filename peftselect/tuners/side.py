@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -98,6 +98,8 @@ class SideLayer(TunerLayer):
 class SideModel(Tuner):
     """The tuner, on which the states of side networks lie while a batch passes."""
 
+    #: whether a position of the side network reads others, which decoding with a cache would not show it
+    mixes_positions: ClassVar[bool] = True
     #: by adapter and stack
     flows: dict[tuple[str, str], torch.Tensor]
 
@@ -108,7 +110,7 @@ class SideModel(Tuner):
             for name in _CHANCES:
                 if getattr(module, name, 0.0):
                     setattr(module, name, 0.0)
-        if getattr(model, "generation_config", None) is not None:
+        if self.mixes_positions and getattr(model, "generation_config", None) is not None:
             model.generation_config.use_cache = False  # type: ignore[union-attr]
 
 
