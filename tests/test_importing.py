@@ -124,7 +124,12 @@ def test_a_summary_of_the_peft_project_and_a_folder_of_its_results(tmp_path: Pat
 def test_results_of_the_peft_project(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     result(folder, "lora")
-    result(folder, "hira", run_info__peft_config={"peft_type": "HIRA", "r": 4}, run_info__experiment_name="hira/x")
+    result(
+        folder,
+        "tomorrow",
+        run_info__peft_config={"peft_type": "OF_TOMORROW", "r": 4},
+        run_info__experiment_name="of-tomorrow/x",
+    )
     last = [{"step": 3, "train loss": 1.0}]
     oom = {"run_info__error_msg": "Traceback\nCUDA out of memory. Tried", "train_info__status": "failed"}
     result(folder, "full", run_info__peft_config=None, run_info__experiment_name="full-finetuning/x",
@@ -133,9 +138,9 @@ def test_results_of_the_peft_project(tmp_path: Path) -> None:
     code, said = run("import", folder)
     assert code == 0, said
     assert "passed over: " in said and "notes.json" in said
-    assert "taken, though not known here: unknown method 'hira'" in said
+    assert "taken, though not known here: unknown method 'of_tomorrow'" in said
     records = {record.candidate["method"]: record for record in user_store().read()}
-    assert set(records) == {"lora", "hira", "full_finetuning"}
+    assert set(records) == {"lora", "of_tomorrow", "full_finetuning"}
     lora = records["lora"]
     assert (lora.status, lora.metric, lora.scores["accuracy"].value) == ("ok", "accuracy", 0.4)
     assert lora.measured["peak_memory_bytes"] == 20_000
