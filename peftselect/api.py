@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,19 +183,23 @@ def plan_run(task: str | Task | None = None, model: str | None = None, **argumen
     Arguments are the fields of :class:`peftselect.training.plan.Order` and those of :func:`build_problem`. Without a
     task, a model and training data it is the embedded example that is run.
     """
+    from peftselect.training import ranks
     from peftselect.training.plan import make_order
 
-    return _settle(make_order(task, model, arguments))
+    return ranks.agreed(lambda: _settle(make_order(task, model, arguments)), cpu=arguments.get("device") == "cpu")
 
 
 def plan_resumed(folder: str | Path) -> RunPlan:
     """The plan of an interrupted run towards ``folder``, as it was settled; InputError where there is none."""
+    from peftselect.training import ranks
     from peftselect.training.plan import resumed_plan
+    from peftselect.training.unfinished import asked_for_cpu
 
-    return resumed_plan(folder, _settle)
+    return ranks.agreed(lambda: resumed_plan(folder, _settle), cpu=asked_for_cpu(folder))
 
 
 def _settle(order: Order) -> RunPlan:
+    from peftselect.training import ranks
     from peftselect.training.plan import make_plan
 
     asked = host().task(order.task) if isinstance(order.task, str) else order.task
@@ -207,6 +212,8 @@ def _settle(order: Order) -> RunPlan:
     splits = order.read(asked)
     data: dict[str, Any] = {"train": order.train, "columns": order.columns}
     known: dict[str, Any] = {"rows": splits.train, "num_labels": len(splits.labels) or None}
+    if order.question.get("devices", 1) == 1:
+        order = replace(order, question={**order.question, "devices": ranks.count()})
     problem = build_problem(asked, order.model, **data, **known, **order.question)
     return make_plan(
         order, splits, recommend(problem, method=order.method, settings=order.settings, trace="never", **data)

@@ -78,6 +78,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _report(message: str, hint: str, as_json: bool) -> None:
+    from peftselect.training import ranks
+
+    if not (ranks.is_first() or ranks.joined()):
+        return  # all processes of a run were called alike: the first one tells
     if as_json:
         click.echo(json.dumps({"schema": 1, "error": {"message": message, "hint": hint}}))
         return

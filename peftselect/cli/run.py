@@ -61,6 +61,8 @@ def run(method: str | None, dry_run: bool, as_json: bool, **arguments: Any) -> N
     """
     from peftselect import api
     from peftselect.cli import console
+    from peftselect.training import ranks
+    from peftselect.training.start import start
 
     task, model, resume = (arguments.pop(name) for name in ("task", "model", "resume"))
     degrade = not arguments.pop("no_degrade")
@@ -68,6 +70,10 @@ def run(method: str | None, dry_run: bool, as_json: bool, **arguments: Any) -> N
         plan = api.plan_resumed(resume)
     else:
         plan = api.plan_run(task, model, method=method, degrade=degrade, **options.as_arguments(arguments))
+    if not ranks.is_first():
+        if not dry_run:
+            start(plan)
+        return
     if dry_run:
         if as_json:
             console.print_json(plan.to_json())

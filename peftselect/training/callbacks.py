@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from peftselect.training import ranks
 from peftselect.training.unfinished import saving
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         if self.best is None or self.sign * (value - self.best) > LEAST_GAIN:
             replaced = self.best_step
             self.best, self.best_step, self._since = value, state.global_step, 0
-            with saving(self.folder):
-                save_file({name: item.detach().to("cpu", copy=True) for name, item in _trained(model)}, self._file)
+            if ranks.is_first():
+                with saving(self.folder):
+                    save_file({name: item.detach().to("cpu", copy=True) for name, item in _trained(model)}, self._file)
             self._settings = {name: copy.deepcopy(vars(item)) for name, item in _configs(model).items()}
             self._forget(replaced)
             return
@@ -74,7 +76,7 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         return self.folder / f"best-{self.best_step}.safetensors"
 
     def _forget(self, step: int | None) -> None:
-        if step not in (None, self.best_step, self._saved_step):
+        if ranks.is_first() and step not in (None, self.best_step, self._saved_step):
             (self.folder / f"best-{step}.safetensors").unlink(missing_ok=True)
 
     def on_save(self, args: Any, state: Any, control: Any, **event: Any) -> None:
@@ -106,6 +108,7 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         """Put the best state back."""
         if self.best is None:
             return
+        ranks.wait()
         saved = load_file(self._file)
         with torch.no_grad():
             for name, item in _trained(model):

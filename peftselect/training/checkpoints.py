@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from peftselect.training import ranks
+from peftselect.training.interrupts import Interrupted
 from peftselect.training.unfinished import RESULT, Checkpoint, mark_whole, saving
 
 if TYPE_CHECKING:
@@ -45,6 +48,11 @@ class Resumable:
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The trained tensors, and those that have changed without being trained."""
         folder = Path(str(output_dir))
+        if ranks.is_first():
+            self._save_tensors(folder)
+        ranks.wait()
+
+    def _save_tensors(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # half of one, of a sitting that was killed
         folder.mkdir()
         wanted = {name: item for name, item in _tensors(self.model) if self._has_changed(name, item)}
@@ -61,6 +69,9 @@ class Resumable:
         )
         with saving(folder.parent):
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            ranks.wait()  # each process has states of its own
+            if not ranks.is_first():
+                return
             states = {name: item.training_state(self.model) for name, item in self._stateful()}
             torch.save(states, folder / STATES)
             mark_whole(Checkpoint(folder, step, self.state.max_steps, finished))
@@ -102,10 +113,12 @@ class SaveInTime(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The only place where training can be left."""
-        if self.stopper.asked is not None:
+        told = self.stopper.asked is not None
+        told, due = ranks.any_of(told, time.monotonic() - self._saved_at >= self.seconds)
+        if told:
             self.observer.stage(f"told to stop: saving step {state.global_step:,} (once more: stop at once)")
             control.should_save = control.should_training_stop = True
-        elif time.monotonic() - self._saved_at >= self.seconds:
+        elif due:
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -125,12 +138,15 @@ def fit(runner: Any, earlier: Checkpoint | None, stopper: Stopper, *, until: int
         return
     with stopper.between_steps():
         runner.train(resume_from_checkpoint=str(earlier.folder) if earlier else None)
-    stopper.check()
+    if ranks.any_of(stopper.asked is not None)[0]:
+        raise Interrupted(stopper.asked or signal.SIGTERM)
 
 
 def result_folder(work: Path) -> Path:
     """An empty folder for what the run leaves behind."""
     folder = work / RESULT
+    if not ranks.is_first():
+        return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return folder

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from peftselect.training import ranks
 from peftselect.training.unfinished import saving, write_whole
 
 if TYPE_CHECKING:
@@ -50,11 +51,18 @@ class Evaluation:
             # labels would cost a second forward pass for a loss that nobody reads
             data = data.remove_columns([name for name in ("labels",) if name in data.column_names])
         started = time.perf_counter()
-        outputs = trainer.predict(data, **arguments).predictions
+        outputs = _first(trainer.predict(data, **arguments).predictions, len(data))
         seconds = time.perf_counter() - started
         predictions = self.task.decode(outputs, self.rows, self.encoded, self.context)
         scores = self.task.score(predictions, self.rows) if score else {}
         return Evaluated(predictions, {name: float(value) for name, value in scores.items()}, seconds)
+
+
+def _first(outputs: Any, number: int) -> Any:
+    """Outputs without the rows by which several processes fill up the last batch."""
+    if isinstance(outputs, tuple | list):
+        return type(outputs)(_first(item, number) for item in outputs)
+    return outputs[:number] if ranks.count() > 1 else outputs
 
 
 def once(file: Path, score: Callable[[], Evaluated]) -> Evaluated:
@@ -62,6 +70,8 @@ def once(file: Path, score: Callable[[], Evaluated]) -> Evaluated:
     if file.exists():
         return Evaluated(**json.loads(file.read_text(encoding="utf-8")))
     found = score()
+    if not ranks.is_first():
+        return found
     with saving(file.parent):
         write_whole(file, {"predictions": found.predictions, "scores": found.scores, "seconds": found.seconds})
     return found

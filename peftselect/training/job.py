@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftselect.errors import PeftSelectError
+from peftselect.record import RunRecord
 from peftselect.results import user_store
 from peftselect.training import (
     baseline,
@@ -14,6 +15,7 @@ from peftselect.training import (
     machine,
     measurement,
     papers,
+    ranks,
     recording,
     saving,
     stages,
@@ -28,7 +30,6 @@ from peftselect.training.session import score_base
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peftselect.record import RunRecord
     from peftselect.training.interrupts import Stopper
     from peftselect.training.plan import RunPlan
     from peftselect.training.progress import Observer
@@ -130,8 +131,11 @@ def _time(session: Session, runner: Any, seconds: float, best: callbacks.KeepBes
 
 
 def _finish(session: Session, model: Any, draft: Path) -> RunResult:
-    """Write the adapter, then measure its file, then the record and the papers that go with it."""
+    """Write the adapter, then measure its file, then the record and the papers that go with it: in one process."""
     plan, here = session.plan, session.here
+    if not ranks.is_first():
+        told = ranks.share(None)
+        return RunResult(RunRecord.from_json(told["record"]), plan.output, told["snippet"], (*plan.notes, *here.notes))
     session.observer.stage(f"writing {plan.output}")
     assert session.baseline is not None and session.tuned is not None  # both were scored above
     if plan.leaves != "nothing":
@@ -157,10 +161,13 @@ def _finish(session: Session, model: Any, draft: Path) -> RunResult:
     )  # fmt: skip
     papers.write(draft, plan, here.candidate, record, snippet, session.baseline, session.tuned, session.history, base)
     user_store().append(record)
+    ranks.share({"record": record.to_json(), "snippet": snippet})
     return RunResult(record, plan.output, snippet, (*plan.notes, *here.notes))
 
 
 def _remember(plan: RunPlan, here: machine.Machine, status: Any, note: str = "") -> None:
-    """Failures teach as well: they go into the user's records."""
+    """Failures teach as well: they go into the user's records (where memory runs out, one process knows)."""
+    if status != "oom" and not ranks.is_first():
+        return
     device = measurement.device_name(here.device)
     user_store().append(recording.make_record(plan, here.candidate, device, status, note=note))

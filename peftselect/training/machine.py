@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from peftselect.training import ranks
+
 if TYPE_CHECKING:
     from peftselect.method import Candidate
     from peftselect.problem import Problem
@@ -35,17 +37,15 @@ class Machine:
 def settle(problem: Problem, candidate: Candidate, cpu: bool) -> Machine:
     """Fit the candidate's recipe to this machine: precision, accumulation in place of devices, room for positions."""
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    if device.type == "cuda" and ranks.count() > 1:
+        device = torch.device("cuda", torch.cuda.current_device())
     notes: list[str] = []
     recipe = candidate.recipe
     precision = _precision(problem, recipe.precision, device)
     if precision != recipe.precision:
         notes.append(f"{recipe.precision} gives way to {precision}: {_why(device)}")
-    devices = problem.hardware.devices
-    recipe = replace(
-        recipe,
-        precision=precision,
-        gradient_accumulation_steps=recipe.gradient_accumulation_steps * devices,
-    )
+    accumulation = recipe.gradient_accumulation_steps * problem.hardware.devices // ranks.count()
+    recipe = replace(recipe, precision=precision, gradient_accumulation_steps=accumulation)
     room = _room(problem, candidate)
     length = recipe.max_length if room is None else min(recipe.max_length, room)
     if length < recipe.max_length:

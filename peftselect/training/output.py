@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftselect.errors import InputError
+from peftselect.training import ranks
 from peftselect.training.unfinished import RESULT, held, is_probing, newest, saving, work_folder
 
 if TYPE_CHECKING:
@@ -67,13 +68,20 @@ def staging(folder: Path, overwrite: bool, *, resumed: bool = False) -> Iterator
     """A work folder beside ``folder``, whose ``result`` takes its place when all is done.
 
     Made before anything else, so that a folder which cannot be written costs no training. A ``resumed`` run finds what
-    an earlier sitting left.
+    an earlier sitting left. The first process of a run makes the folder; the others wait for that, and for the end.
     """
+    if not ranks.is_first():
+        ranks.wait()
+        yield work_folder(folder)
+        ranks.wait()
+        return
     check(folder, overwrite, resumed=resumed)
     with held(folder, keep=resumed) as work:
+        ranks.wait()
         yield work
         with saving(work):
             _publish(work / RESULT, folder.absolute())
+    ranks.wait()
 
 
 def _publish(draft: Path, target: Path) -> None:

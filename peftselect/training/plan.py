@@ -13,6 +13,7 @@ from peftselect.method import Recipe
 from peftselect.problem import parse_duration
 from peftselect.question import under
 from peftselect.selector.answer import problem_to_json
+from peftselect.training.devices import check_devices
 from peftselect.training.halving import parse_budget
 from peftselect.training.output import check, default_folder
 from peftselect.training.probe import plan_probe, restored, verdict
@@ -200,7 +201,7 @@ def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
     report = check_data(problem.task, splits.train, splits.validation, held_out)
     refuse_overlap(report, order.allow_overlap)
     folder = Path(order.output) if order.output else default_folder(problem.task.name, chosen.method)
-    note = one_device(problem)
+    note = check_devices(problem, alone="--probe" if order.probe else "a stage" if stages else "")
     plan = RunPlan(
         order=order,
         problem=problem,
@@ -280,18 +281,6 @@ def choose(answer: Recommendation, method: str | None) -> RankedCandidate:
     hint = f"try: {failed.cheapest_change}" if failed.cheapest_change else "`peftselect recommend` shows others"
     kind = NothingFitsError if failed.constraint in _BUDGETS else UnsupportedError
     raise kind(f"{failed.method} cannot be run: {failed.because}", hint)
-
-
-def one_device(problem: Problem) -> str | None:
-    """A note where the question is about several devices: this process trains on one."""
-    machine = problem.hardware
-    if machine.devices == 1:
-        return None
-    if machine.sharding != "none":
-        raise InputError(
-            f"run trains on one device, so it cannot share by {machine.sharding}", "leave out --devices and --sharding"
-        )
-    return f"trains on one device, with {machine.devices} times the accumulation in place of {machine.devices} devices"
 
 
 def refuse_overlap(report: DataReport, allowed: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peftselect.training import degrade
+from peftselect.training import degrade, ranks
 from peftselect.training.interrupts import listening
 from peftselect.training.output import staging
 from peftselect.training.unfinished import forget, saving, write_order
@@ -27,8 +27,9 @@ def start(plan: RunPlan, observer: Observer | None = None) -> RunResult:
     """
     from peftselect.training.progress import Silent
 
-    told = observer or Silent()
-    with listening() as stopper, staging(plan.output, plan.overwrite, resumed=plan.resumed) as work:
+    told = observer if observer is not None and ranks.is_first() else Silent()
+    staged = staging(plan.output, plan.overwrite, resumed=plan.resumed)
+    with ranks.telling_once(), listening() as stopper, staged as work:
         told.stage("loading torch, transformers and peft")
         if plan.probe is not None:
             plan = _probed(plan, work, told, stopper)
@@ -36,7 +37,8 @@ def start(plan: RunPlan, observer: Observer | None = None) -> RunResult:
             result = _attempt(plan, work, told, stopper)
             if not isinstance(result, degrade.RanOutError):
                 return result
-            lighter = degrade.cheaper(plan) if plan.order.degrade else None
+            # where memory runs out in one of several processes, the others are in the middle of a step
+            lighter = degrade.cheaper(plan) if plan.order.degrade and ranks.count() == 1 else None
             if lighter is None:
                 forget(work)
                 raise result

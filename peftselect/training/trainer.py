@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from peftselect.method import SPEECH_HEADS
+from peftselect.training import ranks
 from peftselect.training.callbacks import SCORE
 from peftselect.training.checkpoints import Resumable
 from peftselect.training.evaluation import keep_logits
@@ -90,7 +91,7 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
         def loss() -> Any:
             # a mean of its own for each micro-batch: which models count over all of them, the Trainer only guesses
             with self.compute_loss_context_manager():
-                return self.compute_loss(model, dict(inputs)) / self.current_gradient_accumulation_steps
+                return ranks.mean(self.compute_loss(model, dict(inputs)) / self.current_gradient_accumulation_steps)
 
         return optimizer.measure(loss).detach()
 
@@ -145,7 +146,7 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
 
 def optimizer_steps(examples: int, recipe: Recipe, max_steps: int | None) -> tuple[int, float]:
     """(optimizer steps, epochs) of a run, counted as the Trainer counts them; at most ``max_steps``."""
-    batches = math.ceil(examples / recipe.micro_batch_size)
+    batches = math.ceil(examples / recipe.micro_batch_size / ranks.count())
     an_epoch = max(math.ceil(batches / recipe.gradient_accumulation_steps), 1)
     steps = max(math.ceil(recipe.num_train_epochs * an_epoch), 1)
     steps = steps if max_steps is None else min(steps, max_steps)
@@ -193,6 +194,7 @@ def training_arguments(
         use_cpu=cpu,
         dataloader_pin_memory=not cpu,
         disable_tqdm=True,
+        log_level_replica="error",
         report_to=[],
     )
     if arguments.n_gpu > 1:

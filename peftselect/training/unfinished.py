@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftselect.errors import InputError, PeftSelectError
+from peftselect.training import ranks
 from peftselect.training.probe import state
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def held(output: Path, *, keep: bool) -> Iterator[Path]:
 
 def forget(work: Path) -> None:
     """Remove what an earlier sitting or attempt left, where it makes no sense to go on from it."""
+    if not ranks.is_first():
+        return
     for item in work.iterdir():
         if item.name != _LOCK:
             shutil.rmtree(item) if item.is_dir() else item.unlink()
@@ -174,6 +177,8 @@ def fingerprint(splits: Splits) -> str:
 
 def write_order(work: Path, plan: RunPlan) -> None:
     """Keep what a later sitting needs to ask the same again, and the candidate that was settled on."""
+    if not ranks.is_first():
+        return
     order, candidate = plan.order, plan.chosen.candidate
     task = order.task if isinstance(order.task, str) else order.task.name
     asked = {name: getattr(order, name) for name in order.__dataclass_fields__}
@@ -207,6 +212,14 @@ def _absolute(path: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, set | frozenset) else str(value)
+
+
+def asked_for_cpu(output: str | Path) -> bool:
+    """Whether the run towards ``output`` was to stay off the cards."""
+    try:
+        return bool(read_order(output)["order"]["question"].get("device") == "cpu")
+    except InputError:
+        return False
 
 
 def read_order(output: str | Path) -> dict[str, Any]:
