@@ -38,6 +38,7 @@ FEW_REASONS = 2
 @click.option("--template", metavar="TEXT", help="Prompt in place of the task's own; {source} stands for the input.")
 @click.option("--checkpoint-every", metavar="TIME", help="How often to save what --resume goes on from.  [default: 5m]")
 @click.option("--probe", metavar="BUDGET", help="First try the best candidates for so long: 5m, or 60steps in all.")
+@click.option("--report-to", metavar="NAME,NAME", help="Tell tensorboard, wandb or mlflow of losses and scores.")
 @click.option("--no-degrade", is_flag=True, help="Stop where memory runs out; do not try a cheaper recipe.")
 @click.option("--resume", metavar="DIR", help="Go on with the interrupted run towards DIR; nothing else is needed.")
 @click.option("--dry-run", is_flag=True, help="Show the recipe and its price, check the data, and stop.")
@@ -66,10 +67,13 @@ def run(method: str | None, dry_run: bool, as_json: bool, **arguments: Any) -> N
 
     task, model, resume = (arguments.pop(name) for name in ("task", "model", "resume"))
     degrade = not arguments.pop("no_degrade")
+    reports = tuple(filter(None, (arguments.pop("report_to") or "").split(",")))
     if resume is not None:
         plan = api.plan_resumed(resume)
     else:
-        plan = api.plan_run(task, model, method=method, degrade=degrade, **options.as_arguments(arguments))
+        plan = api.plan_run(
+            task, model, method=method, degrade=degrade, report_to=reports, **options.as_arguments(arguments)
+        )
     if not ranks.is_first():
         if not dry_run:
             start(plan)

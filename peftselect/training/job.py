@@ -17,6 +17,7 @@ from peftselect.training import (
     papers,
     ranks,
     recording,
+    reporting,
     saving,
     stages,
     unfinished,
@@ -141,6 +142,7 @@ def _finish(session: Session, model: Any, draft: Path) -> RunResult:
     if plan.leaves != "nothing":
         saving.save_model(model, session.context.processors, draft)
     base = stages.keep_base(session, draft)
+    reporting.keep_logs(session.work, draft)
     session.measured |= measurement.afterwards(session.baseline, session.tuned, draft, session.measured)
     if session.stage_reports:
         session.measured["stages"] = {name: done for name, done in session.stage_reports.items() if done}

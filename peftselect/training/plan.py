@@ -17,6 +17,7 @@ from peftselect.training.devices import check_devices
 from peftselect.training.halving import parse_budget
 from peftselect.training.output import check, default_folder
 from peftselect.training.probe import plan_probe, restored, verdict
+from peftselect.training.reporting import check_reports
 from peftselect.training.splits import data_set_name, read_splits
 from peftselect.training.stage_plan import check_stages, read_stages
 from peftselect.training.unfinished import fingerprint, read_order
@@ -81,6 +82,8 @@ class Order:
     after: Sequence[str] = ()
     #: what a probe of the best candidates may take: a length of time ("5m") or a number of steps ("60steps")
     probe: str | None = None
+    #: what is told of losses and scores while training: "tensorboard", "wandb", "mlflow"
+    report_to: Sequence[str] = ()
 
     def read(self, task: Task) -> Splits:
         """The rows of all three sets."""
@@ -178,6 +181,7 @@ def make_order(task: str | Task | None, model: str | None, arguments: Mapping[st
         parse_duration(own["checkpoint_every"], "--checkpoint-every")
     if "probe" in own:
         parse_budget(own["probe"])
+    check_reports(own.get("report_to", ()))
     if "{source}" not in own.get("template", "{source}"):
         raise InputError("--template lacks {source}", "{source} stands for the input text")
     question = {name: value for name, value in question.items() if value is not None}

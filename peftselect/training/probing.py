@@ -126,6 +126,7 @@ class _Halving:
     def _train(self, chosen: RankedCandidate, folder: Path, stop: StopAt) -> tuple[int, float | None, str]:
         """(step, score on the validation rows, status) of a candidate that goes on from where it was."""
         plan = with_candidate(self.plan, chosen)
+        plan = replace(plan, order=replace(plan.order, report_to=()))  # only the run itself is told of
         here = machine.settle(plan.problem, chosen.candidate, plan.cpu)
         session = prepare(plan, here, folder, self.observer)
         ready = make_ready(session, self.stopper, lambda base, tokenizer: start_as_scored(session, base), (stop,))

@@ -83,6 +83,7 @@ def make_runner(session: Session, model: Any, mixed: str | None, hung_on: list[A
         seed=plan.seed,
         cpu=session.here.device.type == "cpu",
         generates=plan.problem.task.generates(context.head),
+        report_to=plan.order.report_to if training else (),
     )
     collator = plan.problem.task.collator(context, model)
     if candidate.recipe.packing:

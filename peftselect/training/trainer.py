@@ -141,6 +141,8 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
         self.history.append({"step": self.state.global_step, **scores})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.evaluation_seconds += time.perf_counter() - started
+        if self.args.report_to:
+            self.log(metrics)
         return metrics
 
 
@@ -164,6 +166,7 @@ def training_arguments(
     seed: int,
     cpu: bool,
     generates: bool,
+    report_to: Sequence[str] = (),
 ) -> Any:
     """The Trainer's arguments for a recipe. ``mixed`` is the automatic mixed precision, ``folder`` scratch space."""
     looks = min(max(math.ceil(epochs), FEWEST_LOOKS), MOST_LOOKS)
@@ -195,7 +198,8 @@ def training_arguments(
         dataloader_pin_memory=not cpu,
         disable_tqdm=True,
         log_level_replica="error",
-        report_to=[],
+        report_to=list(report_to),
+        run_name=str(folder.name),
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # several visible cards would be used through DataParallel, which peft does not serve
