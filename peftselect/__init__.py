@@ -17,24 +17,28 @@ if TYPE_CHECKING:
     from peftselect.families import (
         AdapterMethod,
         BaselineMethod,
+        ChangeMethod,
         ChannelMethod,
         InstancePrefixMethod,
         Kept,
         LadderMethod,
         LinearMethod,
         LowRankMethod,
+        MaskMethod,
         PackedLowRankMethod,
         PackedMethod,
         PrefixMethod,
         SideMethod,
         SoftPromptMethod,
         UpdateMethod,
+        WholeChangeMethod,
         add_penalty,
         attention_pattern,
         block_pattern,
         first_of_ffn,
         integer_bytes,
         normal_bytes,
+        parameters_pattern,
         path_pattern,
         reads_encoder,
     )
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
     from peftselect.tuners.channels import ChannelConfig, PruneChannels
     from peftselect.tuners.compacter import CompacterConfig
     from peftselect.tuners.convolution import ConvolutionConfig
+    from peftselect.tuners.delta import DeltaConfig
     from peftselect.tuners.fusion import FusionConfig
     from peftselect.tuners.group_low_rank import GroupConfig
     from peftselect.tuners.hyper import HyperConfig
@@ -96,6 +101,7 @@ _HOMES = {
         "AdapterMethod",
         "BaselineMethod",
         "ChannelMethod",
+        "ChangeMethod",
         "InstancePrefixMethod",
         "Kept",
         "LadderMethod",
@@ -113,6 +119,9 @@ _HOMES = {
         "first_of_ffn",
         "integer_bytes",
         "normal_bytes",
+        "MaskMethod",
+        "WholeChangeMethod",
+        "parameters_pattern",
         "path_pattern",
         "reads_encoder",
     ),
@@ -169,6 +178,7 @@ _HOMES = {
     "tuners.packed_low_rank": ("PackedConfig",),
     "tuners.group_low_rank": ("GroupConfig",),
     "tuners.trained_scales": ("ScalesConfig",),
+    "tuners.delta": ("DeltaConfig",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -188,6 +198,7 @@ __all__ = [
     "BudgetConfig",
     "BypassConfig",
     "Candidate",
+    "ChangeMethod",
     "ChannelConfig",
     "ChannelMethod",
     "Column",
@@ -195,6 +206,7 @@ __all__ = [
     "ConvolutionConfig",
     "DataError",
     "DataProfile",
+    "DeltaConfig",
     "ExamplePrefixConfig",
     "ForwardOptimizer",
     "FusionConfig",
@@ -213,6 +225,7 @@ __all__ = [
     "LinearModule",
     "LowRankMethod",
     "MamConfig",
+    "MaskMethod",
     "MemoryTraits",
     "Method",
     "ModelShape",
@@ -252,6 +265,7 @@ __all__ = [
     "UnsupportedError",
     "UpdateMethod",
     "WeightedSumConfig",
+    "WholeChangeMethod",
     "ZerothOrderSGD",
     "add_penalty",
     "attention_pattern",
@@ -263,6 +277,7 @@ __all__ = [
     "integer_bytes",
     "load",
     "normal_bytes",
+    "parameters_pattern",
     "path_pattern",
     "plan_run",
     "read_prompt",

@@ -164,6 +164,8 @@ class ModelShape:
     dropout: bool = False
     #: where the input is sound; lengths of it are then given in seconds
     audio: AudioInput | None = None
+    #: parameters of one more block of the (encoder, decoder); of T5's first, which holds the position bias, fewer
+    block_parameters: tuple[int, int] = (0, 0)
     #: plain values of the configuration, for what a method must look up
     config: tuple[tuple[str, object], ...] = ()
 

@@ -24,7 +24,8 @@ class MemoryTraits:
     ``reaches_front``: whether the convolutions over sound are trained in part, so that their activations are kept.
     ``reversible``: whether blocks are computed again from their outputs, so that one block at a time keeps anything.
     ``trains_base_weights``: whether linear inputs of the base are kept because its own weights get gradients (full
-    fine-tuning).
+    fine-tuning). ``changes_base_weights``: whether they are kept because a change of these weights is trained beside
+    the frozen base, whose width stays; ``passing_bytes``: what passes while the gradient of the largest weight is made.
     ``rounds_weights``: whether a trained base computes with rounded copies of its linear layers' weights.
     ``packed_weights``: weights of the base that the method itself holds in few bits, ``packed_bytes`` what they take;
     ``unpacking_bytes``: what passes while the largest of them is unpacked for a product, ``packing_bytes`` while it is
@@ -51,3 +52,10 @@ class MemoryTraits:
     packing_bytes: int = 0
     kept_bytes_per_step: float = 0.0
     held_bytes: float = 0.0
+    changes_base_weights: bool = False
+    passing_bytes: float = 0.0
+
+    @property
+    def keeps_layer_inputs(self) -> bool:
+        """Whether what linear layers of the base read is kept for gradients of their weights."""
+        return self.trains_base_weights or self.changes_base_weights

@@ -2,6 +2,7 @@
 
 from peftselect.families.adapter import AdapterMethod, block_pattern, first_of_ffn
 from peftselect.families.baseline import BaselineMethod
+from peftselect.families.change import ChangeMethod, MaskMethod, WholeChangeMethod, parameters_pattern
 from peftselect.families.channels import ChannelMethod
 from peftselect.families.instance_prefix import InstancePrefixMethod
 from peftselect.families.ladder import LadderMethod
@@ -24,18 +25,21 @@ from peftselect.families.update import Kept, UpdateMethod
 __all__ = [
     "AdapterMethod",
     "BaselineMethod",
+    "ChangeMethod",
     "ChannelMethod",
     "InstancePrefixMethod",
     "Kept",
     "LadderMethod",
     "LinearMethod",
     "LowRankMethod",
+    "MaskMethod",
     "PackedLowRankMethod",
     "PackedMethod",
     "PrefixMethod",
     "SideMethod",
     "SoftPromptMethod",
     "UpdateMethod",
+    "WholeChangeMethod",
     "add_penalty",
     "attention_pattern",
     "block_pattern",
@@ -43,6 +47,7 @@ __all__ = [
     "first_of_ffn",
     "integer_bytes",
     "normal_bytes",
+    "parameters_pattern",
     "path_pattern",
     "peft_targets",
     "reads_encoder",

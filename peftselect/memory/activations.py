@@ -215,7 +215,7 @@ def kept_bytes(
     largest = 0.0
     for stack, layers, of_method in _stacks(shape, traits, regime):
         block = block_bytes(
-            shape, stack, work, regime, trained=traits.trains_base_weights, keeps_outputs=keeps_outputs
+            shape, stack, work, regime, trained=traits.keeps_layer_inputs, keeps_outputs=keeps_outputs
         )  # fmt: skip
         tokens, method = work.tokens(stack), work.tokens(stack) * of_method
         if checkpointing:

@@ -133,7 +133,7 @@ def estimate_memory(
         "front": {"activations": audio.passing_bytes(shape, work.batch, recipe.max_length, regime)},
         "loss": {"activations": 0 if forward_only else kept, "logits_and_loss": logits, "gradients": waiting},
         "backward": {"activations": kept + passing, "gradients": waiting},
-        "end": {"activations": passing, "gradients": held["gradients"]},
+        "end": {"activations": max(passing, round(traits.passing_bytes)), "gradients": held["gradients"]},
         "step": {"optimizer_step": step, "gradients": held["gradients"]},
     }
     if before := states.loaded_bytes(shape, traits, recipe):

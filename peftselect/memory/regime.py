@@ -49,4 +49,5 @@ def regime_of(recipe: Recipe, traits: MemoryTraits) -> Regime:
     if traits.trains_base_weights:
         return MIXED
     # biases trained in float32 inside layers of bfloat16 need autocast
-    return HALF if recipe.precision == "bf16" and not traits.reaches_front else HALF_AUTOCAST
+    inside = traits.reaches_front and not traits.changes_base_weights
+    return HALF if recipe.precision == "bf16" and not inside else HALF_AUTOCAST

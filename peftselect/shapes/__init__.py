@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function", "activation", "dense_act_fn")
 _DROPOUTS = ("hidden_dropout_prob", "dropout_rate", "dropout", "resid_pdrop", "resid_dropout", "hidden_dropout")
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "num_decoder_layers",
+           "decoder_layers")  # fmt: skip
 _DEFAULT_HEADS = {"encoder": "sequence_classification", "decoder": "causal_lm", "encoder-decoder": "seq2seq_lm"}
 _DEFAULT_AUDIO_HEADS = {"encoder": "audio_classification", "encoder-decoder": "speech_seq2seq"}
 
@@ -101,8 +103,27 @@ def _shape(kind: str, body: Body, head: HeadShape, frozen: int, frozen_biases: i
         activation=_activation(config, body),
         dropout=_dropout(config, body),
         audio=body.audio,
+        block_parameters=(
+            _block_parameters(kind, body, config, "encoder_layers"),
+            _block_parameters(kind, body, config, "decoder_layers"),
+        ),
         config=plain,
     )
+
+
+def _block_parameters(kind: str, body: Body, config: Config, stack: str) -> int:
+    """What the model grows by with one block more in a stack; 0 where there is no such stack or blocks are shared."""
+    layers = getattr(body, stack)
+    for key in _LAYERS if layers else ():
+        if config.get(key) == layers:
+            both = {**config, "num_decoder_layers": body.decoder_layers, key: layers + 1}
+            longer = FAMILIES[kind](both)
+            if (longer.encoder_layers - body.encoder_layers, longer.decoder_layers - body.decoder_layers) == (
+                int(stack == "encoder_layers"),
+                int(stack == "decoder_layers"),
+            ):
+                return longer.parameters - body.parameters
+    return 0
 
 
 def _activation(config: Config, body: Body) -> str:

@@ -110,6 +110,8 @@ class MethodCases:
             assert torch.isfinite(loss), f"{case}: the loss is {loss}"
             if not forward:
                 loss.backward()
+            for callback in callbacks:
+                callback.on_pre_optimizer_step(None, SimpleNamespace(global_step=step), None, model=model)
             changes = {name: item.grad for name, item in parameters.items()}
             for callback in callbacks:
                 callback.on_pre_optimizer_step(None, SimpleNamespace(global_step=step), None, model=model)

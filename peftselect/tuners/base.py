@@ -121,6 +121,11 @@ class Tuner(BaseTuner):  # type: ignore[misc]
     shared_modules: ClassVar[tuple[str, ...]] = ()
     shared_parameters: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether the adapter is not yet of the form in which it will be used, so that no evaluation is its best."""
+        return False
+
     def make_shared(self, adapter: str, config: Any) -> Mapping[str, nn.Module | nn.Parameter]:
         """The state of one adapter that layers share, by attribute name without the prefix; made before its layers."""
         return {}
