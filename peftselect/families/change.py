@@ -192,7 +192,10 @@ class MaskMethod(ChangeMethod):
         return self.kept(shape, values) + shape.head.parameters
 
     def memory(self, shape: ModelShape, values: Mapping[str, Any], compute_bytes: int) -> MemoryTraits:
-        """While scores are kept, one for each weight, none is copied; that phase is the larger."""
+        """While scores are kept, one for each weight, none is copied; that phase is the larger.
+
+        Gradients of all trained numbers are there from the first one on.
+        """
         places = _FLOAT32 * self.kept(shape, values)
         scores = _FLOAT32 * self.numbers(shape, values) if self.scored else 0
         copied = 0 if self.scored else compute_bytes * self.copied_weights(shape, values)
@@ -200,7 +203,7 @@ class MaskMethod(ChangeMethod):
             changes_base_weights=True,
             reaches_front=shape.audio is not None,
             held_bytes=places + scores,
-            kept_bytes_per_step=copied,
+            kept_bytes_per_step=copied + places,
         )
 
     def tuner_arguments(self, values: Mapping[str, Any], context: ApplyContext) -> dict[str, Any]:
