@@ -76,7 +76,7 @@ class LadderMethod(SideMethod):
 
     def peft_config(self, shape: ModelShape, values: Mapping[str, Any], context: ApplyContext) -> Any:
         """Our LadderConfig."""
-        from peftselect.tuners.ladder import LadderConfig
+        from peftselect import LadderConfig
 
         paths: dict[str, dict[str, str]] = {}
         for linear in shape.linears:
