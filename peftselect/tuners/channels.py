@@ -113,7 +113,8 @@ class ChannelLayer(LowRankLayer):
         base = self.get_base_layer()
         weight: torch.Tensor = (base.weight.T if hasattr(base, "nf") else base.weight).detach().float()
         down, up = self.factors(adapter)
-        return weight + (up @ down).detach().float() * self.configs[adapter].scale
+        added: torch.Tensor = (up @ down).detach().float() * self.configs[adapter].scale
+        return weight + added
 
     def _add(self, adapter: str, sign: float) -> None:
         super()._add(adapter, sign)
