@@ -30,7 +30,7 @@ class LoraPrune(ChannelMethod):
         integration_form="scaled addition",
         workspace="attention; FFN",
     )
-    # Zhang et al. 2023, section 4.1: rank 8, half of the parameters pruned, moving average of 0.9, cubic schedule
+    # Zhang et al. 2023, section 4.1: rank 8 (here LoRA's default), half of the parameters pruned, cubic schedule
     references = (
         Reference(
             "LoRAPrune: Structured Pruning Meets Low-Rank Parameter-Efficient Fine-Tuning",
@@ -46,8 +46,8 @@ class LoraPrune(ChannelMethod):
     readers = ("ffn_out", "attention_output")
     limits = (
         "While it trains, what is pruned is hidden and not yet gone: memory and time are saved after merging.",
-        "Merging cuts feed-forward channels out; the weights of pruned heads become zero, for configurations cannot say"
-        " that single heads are gone.",
+        "Merging cuts feed-forward channels out; of pruned heads the weights that read them become zero, for"
+        " configurations cannot say that single heads are gone.",
         "Heads that share keys and values go together; where these are one for all heads, none can.",
     )
 
