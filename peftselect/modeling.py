@@ -131,9 +131,16 @@ def build(
             f"{method.title} cannot be applied to {problem.model.name} ({first_line(error)})", "choose another method"
         ) from error
     rest_front(model)
+    decode_as_it_can(model, method)
     if not pure and (whole or method.saves_adapter):
         train_in_float32(model)
     return model, tokenizer
+
+
+def decode_as_it_can(model: Any, method: Method) -> None:
+    """Read the whole text at every step of decoding where the method gives other logits with a cache."""
+    if not method.decodes_with_cache and getattr(model, "generation_config", None) is not None:
+        model.generation_config.use_cache = False
 
 
 def rest_front(model: Any) -> None:

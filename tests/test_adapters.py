@@ -322,3 +322,27 @@ def test_fusion_says_what_it_needs(tmp_path: Path) -> None:
     why = method.unsupported(shape, resolve_values(method, shape, folders))
     assert why == f"{tmp_path} holds no adapter of adapter_pfeiffer, but LORA"
     assert "holds no adapter (FileNotFoundError)" in str(method.unsupported(shape, {"adapters": ("/nowhere", "/no")}))
+
+
+MIXING = [
+    (name, kind)
+    for name, method in METHODS.items()
+    for kind in ("gpt2", "llama", "t5")
+    if not method.decodes_with_cache
+    and getattr(type(method), "__module__", "").startswith("peftselect.plugins")
+    and method.saves_adapter
+    and name != "lily"  # peft's own layers: runs and what loads them turn the cache off
+    and (shape := tiny_shape(kind, LANGUAGE_HEADS[kind])) is not None
+    and LANGUAGE_HEADS[kind] in method.heads
+    and method.unsupported(shape, resolve_values(method, shape)) is None
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), MIXING)
+def test_what_cannot_decode_with_a_cache_decodes_without(name: str, kind: str) -> None:
+    model, _, _ = applied(name, kind, LANGUAGE_HEADS[kind])
+    assert model.generation_config.use_cache is False
+
+
+def test_there_are_methods_that_mix_positions() -> None:
+    assert {"tiny_attention", "lst"} <= {name for name, _ in MIXING}

@@ -139,6 +139,8 @@ def load(saved: Saved, *, device: str | None = None, bare: bool = False, name: s
             fit_tokenizer(problem.model, model, tokenizer, problem.shape)
         if not saved.whole_model and not bare:
             model = loading.load(saved.folder, model, adapter_name=name)
+            if (method := host().methods().get(saved.method)) is not None:
+                modeling.decode_as_it_can(model, method)
     if problem.shape.architecture == "decoder" and saved.prepended_positions:
         tokenizer.padding_side = "left"
     context = TaskContext(

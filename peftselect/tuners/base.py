@@ -120,6 +120,14 @@ class Tuner(BaseTuner):  # type: ignore[misc]
     target_module_mapping: ClassVar[dict[str, list[str]]] = {}
     shared_modules: ClassVar[tuple[str, ...]] = ()
     shared_parameters: ClassVar[tuple[str, ...]] = ()
+    #: whether what is added to a position depends on others, which decoding with a cache would not show it
+    mixes_positions: ClassVar[bool] = False
+
+    def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
+        """Decoding reads the whole text at every step where positions mix."""
+        super()._prepare_model(peft_config, model)
+        if self.mixes_positions and getattr(model, "generation_config", None) is not None:
+            model.generation_config.use_cache = False  # type: ignore[union-attr]
 
     @property
     def unsettled(self) -> bool:

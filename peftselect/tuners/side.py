@@ -98,20 +98,18 @@ class SideLayer(TunerLayer):
 class SideModel(Tuner):
     """The tuner, on which the states of side networks lie while a batch passes."""
 
-    #: whether a position of the side network reads others, which decoding with a cache would not show it
     mixes_positions: ClassVar[bool] = True
     #: by adapter and stack
     flows: dict[tuple[str, str], torch.Tensor]
 
     def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
         """Every block is needed in every step, and every position in every step of decoding."""
+        super()._prepare_model(peft_config, model)
         self.flows = getattr(self, "flows", {})
         for module in (*model.modules(), getattr(model, "config", None)):
             for name in _CHANCES:
                 if getattr(module, name, 0.0):
                     setattr(module, name, 0.0)
-        if self.mixes_positions and getattr(model, "generation_config", None) is not None:
-            model.generation_config.use_cache = False  # type: ignore[union-attr]
 
 
 def attended(

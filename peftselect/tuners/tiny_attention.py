@@ -91,6 +91,7 @@ class TinyAttentionModel(Tuner):
 
     prefix = "psel_tinyattn_"
     tuner_layer_cls = TinyAttentionLayer
+    mixes_positions: ClassVar[bool] = True
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """As every tuner does, and join each layer to the attention that it belongs to."""
