@@ -19,7 +19,7 @@ from peftselect.processors import FIX, first_line, fit_tokenizer, load_processor
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from peftselect.method import Candidate, Recipe
+    from peftselect.method import Candidate, Method, Recipe
     from peftselect.problem import BaseModel, Problem
     from peftselect.shape import ModelShape
 
