@@ -63,13 +63,14 @@ if TYPE_CHECKING:
     from peftselect.shape import HeadShape, LinearModule, ModelShape
     from peftselect.stage import Stage, StageContext
     from peftselect.task import Column, Objective, Task, TaskContext
+    from peftselect.training.pruning import PruneChannels
     from peftselect.tuners.base import Tuner, TunerConfig, TunerLayer
     from peftselect.tuners.binary_bottleneck import BinaryBottleneckConfig
     from peftselect.tuners.bit_budget import BudgetConfig
     from peftselect.tuners.block_prompt import BlockPromptConfig
     from peftselect.tuners.bottleneck import BottleneckConfig
     from peftselect.tuners.bypass import BypassConfig
-    from peftselect.tuners.channels import ChannelConfig, PruneChannels
+    from peftselect.tuners.channels import ChannelConfig
     from peftselect.tuners.compacter import CompacterConfig
     from peftselect.tuners.convolution import ConvolutionConfig
     from peftselect.tuners.delta import DeltaConfig
@@ -152,7 +153,8 @@ _HOMES = {
     "tuners.weighted_sum": ("WeightedSumConfig",),
     "zeroth_order": ("ForwardOptimizer", "ZerothOrderSGD"),
     "tuners.bit_budget": ("BudgetConfig",),
-    "tuners.channels": ("ChannelConfig", "PruneChannels"),
+    "tuners.channels": ("ChannelConfig",),
+    "training.pruning": ("PruneChannels",),
     "tuners.rounding": ("train_rounded",),
     "tuners.packed_low_rank": ("PackedConfig",),
     "tuners.group_low_rank": ("GroupConfig",),

@@ -156,25 +156,9 @@ def export(answer: Recommendation, file: str | Path, train: str | Path | None = 
 
     Returns the method's name. The first error is raised where none of the candidates can be written.
     """
-    from peftselect.selector.command import PLACEHOLDER
+    from peftselect.selector.command import write_script
 
-    task, failed = answer.problem.task, None
-    if not task.elsewhere:
-        hint = "leave out --export"
-        raise InputError(f"{task.name} is trained by peftselect run, so there is nothing to export", hint)
-    if not task.writes_script:
-        raise UnsupportedError(f"no script can be written for {task.elsewhere}", "leave out --export")
-    for item in answer.candidates:
-        try:
-            script = task.export(answer.problem, item.candidate, str(train or PLACEHOLDER))
-            Path(file).write_text(script, encoding="utf-8")
-        except UnsupportedError as error:
-            failed = failed or error
-        except OSError as error:
-            raise InputError(f"{file} cannot be written ({error.strerror})", "give another --export") from error
-        else:
-            return item.method
-    raise failed or NothingFitsError("no method fits", "the answer says what would admit one")
+    return write_script(answer, file, train)
 
 
 def plan_run(task: str | Task | None = None, model: str | None = None, **arguments: Any) -> RunPlan:

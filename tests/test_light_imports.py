@@ -50,3 +50,14 @@ def test_importing_peftselect_is_light() -> None:
 def test_the_probe_sees_a_heavy_import() -> None:
     code = "import json, sys, scipy; print(json.dumps([n.split('.')[0] for n in sys.modules]), file=sys.stderr)"
     assert "scipy" in loaded(code) & HEAVY
+
+
+@pytest.mark.parametrize("first", ["transformers.Trainer", "transformers.pipeline"])
+def test_no_tuner_is_left_out_whatever_is_imported_first(first: str) -> None:
+    """transformers imports peft in the middle of its own modules, and our tuners come with peft."""
+    module = first.split(".")[0]
+    script = f"import peftselect, {module}; {first}; from peftselect.tuners.channels import ChannelConfig; print('in')"
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -224,6 +225,25 @@ def test_training_learns_and_stops_early(tiny_models: Callable[[str], Path], tmp
     assert record.baseline["accuracy"].value < 0.9
     assert record.measured["stopped_early"]
     assert record.measured["steps"] < 400
+
+
+def test_whoever_looks_on_is_told_loss_score_and_memory(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
+    class Looking:
+        told: list[tuple[int, int, str]] = []  # noqa: RUF012
+
+        def stage(self, text: str) -> None:
+            pass
+
+        def progress(self, done: int, total: int, text: str = "") -> None:
+            self.told.append((done, total, text))
+
+    looking = Looking()
+    order = arguments(tmp_path, "classification", tiny_models("bert"), "lora", settings={"num_train_epochs": 4})
+    record = peftselect.run(**order, observer=looking).record
+    steps = record.measured["steps"]
+    done, total, text = [item for item in looking.told if item[1] == 20 and item[2]][-1]
+    assert (done, total) == (steps, 20)
+    assert re.fullmatch(r"loss \d\.\d{3}, validation \d\.\d{3}, memory [\d.]+ (GiB|MiB|KiB)", text), text
 
 
 def test_the_seed_decides(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftselect.errors import InputError, NothingFitsError, UnsupportedError
 from peftselect.method import resolve_values
 from peftselect.selector.recipes import RECIPE_FIELDS
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
     from peftselect.method import Candidate
     from peftselect.problem import Problem
+    from peftselect.selector.answer import Recommendation
 
 PLACEHOLDER = "TRAIN.jsonl"
 
@@ -85,3 +88,27 @@ def _text(value: Any) -> str:
     if isinstance(value, float) and float(f"{value:g}") == value:
         return f"{value:g}"
     return str(value)
+
+
+def write_script(answer: Recommendation, file: str | Path, train: str | Path | None = None) -> str:
+    """Write the best candidate that can be as a script for what trains the answer's task in place of ``run``.
+
+    Returns the method's name. The first error is raised where none of the candidates can be written.
+    """
+    task, failed = answer.problem.task, None
+    if not task.elsewhere:
+        hint = "leave out --export"
+        raise InputError(f"{task.name} is trained by peftselect run, so there is nothing to export", hint)
+    if not task.writes_script:
+        raise UnsupportedError(f"no script can be written for {task.elsewhere}", "leave out --export")
+    for item in answer.candidates:
+        try:
+            script = task.export(answer.problem, item.candidate, str(train or PLACEHOLDER))
+            Path(file).write_text(script, encoding="utf-8")
+        except UnsupportedError as error:
+            failed = failed or error
+        except OSError as error:
+            raise InputError(f"{file} cannot be written ({error.strerror})", "give another --export") from error
+        else:
+            return item.method
+    raise failed or NothingFitsError("no method fits", "the answer says what would admit one")

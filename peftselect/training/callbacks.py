@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from peftselect.training import ranks
 from peftselect.training.unfinished import saving
+from peftselect.words import size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -198,8 +199,9 @@ class WatchMemory(TrainerCallback):  # type: ignore[misc]
 class Tell(TrainerCallback):  # type: ignore[misc]
     """Tells an observer how far training and prediction are."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, peak: PeakMemory | None = None) -> None:
         self.observer = observer
+        self.peak = peak
         self._loss = ""
         self._score = ""
         self._predicted = 0
@@ -215,7 +217,9 @@ class Tell(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """One optimizer step more."""
-        self.observer.progress(state.global_step, state.max_steps, " ".join(filter(None, (self._loss, self._score))))
+        taken = max(self.peak.measured().values(), default=0) if self.peak else 0
+        parts = (self._loss, self._score, f"memory {size(taken)}" if taken else "")
+        self.observer.progress(state.global_step, state.max_steps, ", ".join(filter(None, parts)))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """The loss of late."""

@@ -110,7 +110,14 @@ def make_ready(
     )
     own = candidate.method.callbacks(candidate.values, applied)
     in_time = checkpoints.SaveInTime(parse_duration(plan.order.checkpoint_every), stopper, observer)
-    looking_on = [best, watch, callbacks.WatchMemory(session.peak), callbacks.Tell(observer), in_time, *hung_on]
+    looking_on = [
+        best,
+        watch,
+        callbacks.WatchMemory(session.peak),
+        callbacks.Tell(observer, session.peak),
+        in_time,
+        *hung_on,
+    ]
     for module in model.modules():
         # accelerate marks what it has prepared for scoring, and an adapter's model shows its base's mark: training
         # would not be shared among processes

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import TrainerCallback
 
 from peftselect.tuners.base import Tuner, TunerConfig, features
 from peftselect.tuners.low_rank import LowRankLayer
@@ -25,9 +24,6 @@ from peftselect.tuners.slicing import cut, set_width
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-#: weight of the past in the running mean of importance
-PAST = 0.9
 
 
 @dataclass
@@ -224,40 +220,6 @@ def cubic(step: int, steps: int, sparsity: float, warm_up: float = 0.1, settle: 
         return sparsity
     left = 1 - (step - warm_up * steps) / (steps * (1 - settle - warm_up))
     return float(sparsity * (1 - left**3))
-
-
-class PruneChannels(TrainerCallback):  # type: ignore[misc]
-    """Judges and prunes before each optimizer step, while factors and their gradients belong together.
-
-    ``steps`` is the number of optimizer steps to come.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-        self.importance: dict[str, torch.Tensor] = {}
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """One step more of the running mean, and of the schedule."""
-        tuner = getattr(model, "module", model).base_model
-        if not tuner.unsettled:
-            return
-        adapter = tuner.active_adapters[0]
-        for name, now in tuner.importance(adapter).items():
-            past = self.importance.get(name, now)
-            self.importance[name] = PAST * past.to(now.device) + (1 - PAST) * now
-        share = cubic(state.global_step + 1, self.steps, tuner.peft_config[adapter].sparsity)
-        tuner.prune(adapter, self.importance, share)
-
-    def training_state(self, model: Any) -> dict[str, Any]:
-        """The running mean, and how far the schedule is; masks are tensors of the model."""
-        tuner = model.base_model
-        return {"importance": self.importance, "pruned": tuner.peft_config[tuner.active_adapters[0]].pruned}
-
-    def restore_training_state(self, model: Any, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        tuner = model.base_model
-        self.importance = state["importance"]
-        tuner.peft_config[tuner.active_adapters[0]].pruned = state["pruned"]
 
 
 register_tuner(ChannelConfig, ChannelModel)
