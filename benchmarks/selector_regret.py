@@ -1,18 +1,19 @@
-"""How much the selector loses against each comparison's best method, held out by table, data set and model.
+"""How much the selector loses against each comparison's best method, held out by table, data set, model and method.
 
-    python -m peftselect.benchmarks.selector_regret
+    python -m peftselect.benchmarks.selector_regret [WAY ...]
 
-The yardstick of `peftselect predictor evaluate` on the thesis's tables, with a row for each family of tasks and each
-metric, and the paired difference to always choosing LoRA with the 95 % interval of resampled tables. Everything that is
-chosen (settings, widths of intervals, the weight of the rules) is chosen anew without the group that is held out.
+What `peftselect predictor evaluate --held-out WAY` prints, for every way, with a row for each metric as well. All that
+is chosen (settings, widths of intervals, the weight of the rules) is chosen anew without what is held out.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 from peftselect.plugin_manager import host
-from peftselect.predictor.assessment import HELD_OUT, STRATEGIES, Assessment, mean, p90
+from peftselect.predictor.assessment import WAYS, Assessment, p90
+from peftselect.predictor.judging import STRATEGIES, mean
 from peftselect.results import shipped_records
 from peftselect.selector.evidence import evaluate
 
@@ -22,9 +23,9 @@ SHOWN = ("always_lora", "predictor", "combined")
 def main() -> None:
     """Print one block a way of holding out."""
     records = shipped_records(host())
-    for held_out in HELD_OUT:
+    for held_out in sys.argv[1:] or WAYS:
         for line in report(evaluate(records, host(), held_out)):
-            print(line)
+            print(line, flush=True)
 
 
 def report(found: Assessment) -> Iterator[str]:
@@ -37,15 +38,17 @@ def report(found: Assessment) -> Iterator[str]:
         gained, low, high = found.gain(by=name)
         yield f"  {name} loses {gained:+.2f} points less than always LoRA ({low:+.2f} to {high:+.2f})"
     inside = ", ".join(f"{level} %: {share:.2f}" for level, share in found.coverage().items())
-    yield f"  rank correlation {found.spearman():.2f}; intervals hold {inside}"
+    yield f"  rank correlation {found.spearman():.2f}; intervals hold {inside}; width {found.width():.1f} points"
     yield f"  {'by family and metric':<34}{'cells':>6}" + "".join(f"{name:>13}" for name in SHOWN)
-    families = sorted({item.family for item in found.judged.values()})
-    metrics = sorted({key.metric for key in found.judged})
-    rows = [(name, lambda _, item, name=name: item.family == name) for name in families]
-    rows += [(name, lambda key, _, name=name: key.metric == name) for name in metrics]
-    for name, where in rows:
-        lost = [found.regret(strategy, where) for strategy in SHOWN]
-        yield f"  {name:<34}{len(lost[0]):>6}" + "".join(f"{mean(values):>13.2f}" for values in lost)
+    for part in found.parts():
+        yield _row(f"{part.of}: {part.name}", part.cells, [part.regret[name] for name in SHOWN])
+    for metric in sorted({key.metric for key in found.judged}):
+        lost_by = [found.regret(way, lambda key, _, metric=metric: key.metric == metric) for way in SHOWN]
+        yield _row(metric, len(lost_by[0]), [mean(values) for values in lost_by])
+
+
+def _row(name: str, cells: int, values: list[float]) -> str:
+    return f"  {name:<34}{cells:>6}" + "".join(f"{value:>13.2f}" for value in values)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
@@ -17,8 +18,9 @@ from peftselect.features import MIN_METHODS, Cell, Observation, median, observat
 from peftselect.importing.tables import COLUMNS
 from peftselect.plugin_manager import host
 from peftselect.predictor import Predictor, Settings
-from peftselect.predictor.assessment import Assessment, mean
+from peftselect.predictor.assessment import Assessment, assess
 from peftselect.predictor.choice import choose, left_out, pairs
+from peftselect.predictor.judging import STRATEGIES, judge, mean, metric_family
 from peftselect.predictor.kernel import CELL_VARIANCE, CLIP_POINTS, Kernel, Scale, noise, targets
 from peftselect.predictor.settings import read, save
 from peftselect.record import RunRecord, Score
@@ -27,6 +29,8 @@ from peftselect.selector.evidence import evaluate, rule_points
 
 LEARNED = observations(shipped_records(host()))
 TRAITS = peftselect.api.traits()
+#: three small tables, on which much can be held out in little time
+A_FEW = [item for item in LEARNED if item.cell.source.split()[2] in ("2.6", "2.11", "2.13")]
 FACTS = {
     "task": "classification",
     "task_family": "classification",
@@ -135,7 +139,7 @@ def test_it_is_the_gaussian_process_that_it_says_it_is() -> None:
 def test_what_is_left_out_in_one_inversion_is_what_fitting_without_it_predicts() -> None:
     import numpy as np
 
-    learned = [item for item in LEARNED if item.cell.source.split()[2] in ("2.6", "2.11", "2.13")]
+    learned = A_FEW
     kernel = Kernel(Settings(), TRAITS)
     everything = kernel.mix(kernel.parts(pairs(learned), pairs(learned)))
     inverse = np.linalg.inv(everything + np.diag(noise(learned, Settings().noise)))
@@ -330,11 +334,78 @@ def test_the_command_judges_on_a_table_of_ones_own(tmp_path: Path) -> None:
             rows.append(tuple(row.values()))
     file = tmp_path / "own.csv"
     file.write_text("\n".join(",".join(row) for row in rows) + "\n")
-    done = CliRunner().invoke(cli, ["predictor", "evaluate", "--on", str(file), "--json"], catch_exceptions=False)
+    picture = tmp_path / "reliability.svg"
+    words = ["predictor", "evaluate", "--on", str(file), "--plot", str(picture), "--json"]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
     found = json.loads(done.stdout)
+    assert set(found) == {"cells", "regret", "spearman", "coverage", "abstained"}
     assert found["cells"] == 2
     assert set(found["regret"]) == {
         "random", "full_finetuning", "always_lora", "static", "rules", "predictor", "combined", "oracle",
     }  # fmt: skip
     assert set(found["coverage"]) == {"50", "80", "95"}
     assert found["regret"]["always_lora"]["mean"] == pytest.approx(1.0)  # fractions count times 100
+    drawn = ElementTree.parse(picture).getroot()
+    lines = [item.attrib["points"].split() for item in drawn.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert [len(points) for points in lines] == [2, 19]  # the diagonal, and a point every five percent
+    refused = CliRunner().invoke(cli, ["predictor", "evaluate", "--on", str(file), "--plot", "x.pdf"])
+    assert "x.pdf: a plot is written as .svg or .png" in str(refused.exception)
+
+
+@pytest.fixture(scope="module")
+def without_each_method() -> Assessment:
+    return assess(A_FEW, "method", TRAITS)
+
+
+def test_a_method_held_out_is_still_predicted(without_each_method: Assessment) -> None:
+    assert len(without_each_method.judged) == len({item.cell._replace(task="", family="") for item in A_FEW})
+    for item in without_each_method.judged.values():
+        assert item.predicted.keys() == item.truth.keys()  # seen or not, each has a prediction
+        assert item.lost["oracle"] == 0 <= item.lost["combined"]
+
+
+def test_a_method_never_seen_has_the_widest_interval() -> None:
+    fitted = Predictor([item for item in A_FEW if item.method != "lora"], TRAITS)
+    asked = [item for item in LEARNED if item.cell.source.startswith("thesis table 2.12")]
+    judged = judge(fitted, asked, unseen=frozenset({"lora"}))
+    assert judged
+    for item in judged.values():
+        halves = {name: half for name, (_, half) in item.predicted.items()}
+        assert "lora" in halves and len(halves) > 3
+        assert all(halves["lora"] > half for name, half in halves.items() if name != "lora")
+
+
+def test_what_is_predicted_of_a_method_held_out_does_not_hang_on_its_own_records(
+    without_each_method: Assessment,
+) -> None:
+    changed = [replace(item, difference=-item.difference) if item.method == "lora" else item for item in A_FEW]
+    for key, item in assess(changed, "method", TRAITS).judged.items():
+        if "lora" in item.predicted:
+            expected, halves = without_each_method.judged[key].predicted["lora"]
+            assert item.predicted["lora"][0] == pytest.approx(expected)
+            assert item.predicted["lora"][1] == pytest.approx(halves)
+
+
+def test_parts_are_families_of_tasks_and_of_metrics_and_add_up(by_table: Assessment) -> None:
+    parts = by_table.parts()
+    for of in ("tasks", "metrics"):
+        mine = [part for part in parts if part.of == of]
+        assert sum(part.cells for part in mine) == len(by_table.judged)
+        for way in STRATEGIES:
+            whole = sum(part.cells * part.regret[way] for part in mine) / len(by_table.judged)
+            assert whole == pytest.approx(mean(by_table.regret(way)))
+    assert {part.name for part in parts if part.of == "metrics"} >= {"error rate", "F1", "overlap of words"}
+
+
+def test_metrics_belong_to_families() -> None:
+    known = {"slot_f1": "F1", "rougeL": "overlap of words", "pearson": "correlation", "uar": "share that is right"}
+    assert {name: metric_family(name, False) for name in known} == known
+    assert (metric_family("wer", True), metric_family("score", False)) == ("error rate", "other")
+
+
+def test_reliability_agrees_with_the_coverage_at_the_calibrated_levels(by_table: Assessment) -> None:
+    drawn = dict(by_table.reliability())
+    assert list(drawn) == list(range(5, 100, 5))
+    assert list(drawn.values()) == sorted(drawn.values())
+    for level, share in by_table.coverage().items():
+        assert drawn[int(level)] == pytest.approx(100 * share, abs=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,10 +12,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from peftselect.benchmarks import ship_suite
 
 from peftselect.errors import DataError, InputError
+from peftselect.facts import data_regime
+from peftselect.plugin_manager import host
+from peftselect.record import RunRecord, Score
 from peftselect.resources import shipped
-from peftselect.results import user_store
+from peftselect.results import read_json_lines, shipped_records, user_store
 from peftselect.suite import Outcome, Suite, SuiteRun, differences, load_suite, processes, run_suite, shipped_suites
 from peftselect.suite.execution import attempt
 from peftselect.suite.outcome import failed_record, recorded
@@ -317,3 +322,36 @@ def test_a_dry_run_and_the_list(peftselect, tmp_path: Path) -> None:
     shown = peftselect("benchmark", "run", str(suite(tmp_path)), "--dry-run", "--json")
     assert [run["seed"] for run in json.loads(shown.stdout)] == [0, 1, 0, 1]
     assert "thesis_chapter4" in peftselect("benchmark", "list").stdout
+
+
+def test_finished_runs_of_a_suite_become_shipped_records(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('about = "two"\n[defaults]\ntask = "classification"\n[grid]\nmethod = ["lora", "ia3"]\n')
+    suite = load_suite(str(file))
+    record = RunRecord(
+        "peftselect run", "ok", {"task": "classification", "dataset": "news"}, {"method": "lora"}, "accuracy",
+        {"accuracy": Score(0.5)}, measured={"steps": 7, "train_seconds": 3.0}, predicted={"peak_memory_bytes": 1},
+        environment={"torch": "2", "platform": "somewhere"}, seed=1,
+    )  # fmt: skip
+    done = tmp_path / "runs" / suite.runs[0].key
+    done.mkdir(parents=True)
+    (done / "run.json").write_text(json.dumps(record.to_json()))
+    assert ship_suite.ship(suite, tmp_path / "runs", tmp_path / "out") == 1
+    (shipped,) = read_json_lines(tmp_path / "out" / "news.jsonl")
+    assert (shipped.source, shipped.seed, shipped.scores) == ("peftselect suite mine", 1, record.scores)
+    assert (shipped.measured, shipped.environment, shipped.predicted) == ({"steps": 7}, {"torch": "2"}, {})
+
+
+def test_what_ships_of_our_suite_is_what_the_predictor_needs() -> None:
+    records = [record for record in shipped_records(host()) if record.source == "peftselect suite minilm"]
+    suite = load_suite("minilm")
+    assert 0 < len(records) <= len(suite.runs) >= 150
+    methods = {item.arguments["method"] for item in suite.runs}
+    assert len(methods) >= 12
+    for record in records:
+        problem = record.problem
+        assert record.candidate["method"] in methods and record.metric in record.scores
+        assert problem["regime"] == data_regime(problem["num_train_examples"])
+        assert (problem["model"], problem["model_type"]) == ("all-MiniLM-L6-v2", "bert")
+        assert problem["num_test_examples"] >= 100 and record.seed is not None
+        assert not re.search(r'"/|[A-Za-z]:\\\\', json.dumps(record.to_json()))  # no path of the machine

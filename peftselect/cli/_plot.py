@@ -9,6 +9,7 @@ from peftselect.errors import InputError
 from peftselect.results import write_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from peftselect.results_plot import Plot
@@ -56,7 +57,7 @@ def check_picture(file: Path) -> None:
 
 def write(plot: Plot, file: Path) -> None:
     """Write the plot as SVG or PNG, after the name; InputError where it cannot be written."""
-    from peftselect.serving import charts, pixels
+    from peftselect.serving import charts
 
     check_picture(file)
     marks = [
@@ -64,5 +65,21 @@ def write(plot: Plot, file: Path) -> None:
         for dot in plot.dots
     ]
     front = [(dot.x, dot.y) for dot in plot.dots if dot.best]
-    drawing = charts.standalone(charts.scatter(marks, front, plot.x_title, plot.y_title), plot.title)
+    _save(charts.standalone(charts.scatter(marks, front, plot.x_title, plot.y_title), plot.title), file)
+
+
+def reliability(points: Sequence[tuple[int, float]], title: str, file: Path) -> None:
+    """Write how often intervals hold (percent) over how often they say so, beside the diagonal, as SVG or PNG."""
+    from peftselect.serving import charts
+
+    check_picture(file)
+    if not points:
+        raise InputError("nothing was predicted that could be drawn", "leave out --plot")
+    series = [("as they say", [(0.0, 0.0), (100.0, 100.0)]), ("observed", points)]
+    _save(charts.standalone(charts.lines(series, "level of the interval (%)", "values inside (%)"), title), file)
+
+
+def _save(drawing: str, file: Path) -> None:
+    from peftselect.serving import pixels
+
     write_whole(file, pixels.png(drawing) if file.suffix.lower() == ".png" else drawing.encode())

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from peftselect.predictor.assessment import Assessment
     from peftselect.record import RunRecord
 
-WAYS = ("table", "data-set", "model")
+WAYS = ("table", "data-set", "model", "method")
+#: strategies whose regret is shown by family
+SHOWN = ("always_lora", "static", "rules", "predictor", "combined")
 
 
 @click.command()
@@ -30,13 +32,20 @@ WAYS = ("table", "data-set", "model")
     type=click.Path(path_type=Path, dir_okay=False),
     help="evaluate: judge on these records instead (a long CSV, one number a row: table, model, dataset, method, ...).",
 )
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.svg",
+    help="evaluate: draw how often intervals of each level hold (.svg or .png).",
+)
 @options.json_option
-def predictor(action: str, held_out: str, on: Path | None, as_json: bool) -> None:
+def predictor(action: str, held_out: str, on: Path | None, plot: Path | None, as_json: bool) -> None:
     """Learn from records how far methods differ, and say how well that works.
 
     \b
     fit       choose the settings anew with your records, and keep them in your data folder
-    evaluate  regret against the best method of each comparison: the predictor, rules, both, and plain habits
+    evaluate  regret against the best method of each comparison: the predictor, rules, both, and plain habits;
+              the difference to always choosing LoRA; by family of tasks and of metrics; how often intervals hold
     show      the settings in use
     """
     if action == "show":
@@ -44,7 +53,7 @@ def predictor(action: str, held_out: str, on: Path | None, as_json: bool) -> Non
     elif action == "fit":
         _fit(as_json)
     else:
-        _evaluate(held_out.replace("-", " "), on, as_json)
+        _evaluate(held_out.replace("-", " "), on, plot, as_json)
 
 
 def _records() -> list[RunRecord]:
@@ -87,11 +96,13 @@ def _fit(as_json: bool) -> None:
         console.say(f"Fitted to {len(records)} records: {user_file()}")
 
 
-def _evaluate(held_out: str, on: Path | None, as_json: bool) -> None:
-    from peftselect.cli import console
+def _evaluate(held_out: str, on: Path | None, plot: Path | None, as_json: bool) -> None:
+    from peftselect.cli import _plot, console
     from peftselect.plugin_manager import host
     from peftselect.selector.evidence import evaluate
 
+    if plot is not None:
+        _plot.check_picture(plot)
     other = None
     if on is not None:
         from peftselect.importing import read_table
@@ -99,8 +110,10 @@ def _evaluate(held_out: str, on: Path | None, as_json: bool) -> None:
         other = read_table(on)
     with console.waiting("Fitting anew for every group held out", quiet=as_json):
         found = evaluate(_records(), host(), held_out, other)
+    if plot is not None:
+        _plot.reliability(found.reliability(), f"Intervals, held out by {found.held_out}", plot)
     if as_json:
-        console.print_json({"schema": 1, "held_out": found.held_out, **found.to_json()})
+        console.print_json(found.to_json())
     else:
         _print(found)
 
@@ -115,10 +128,16 @@ def _print(found: Assessment) -> None:
     ]
     caption = f"{document['cells']} comparisons, held out by {found.held_out}; points lost against the best method."
     console.table("Regret", ("strategy", "mean", "p90"), rows, right=("mean", "p90"), caption=caption)
+    names = [name.replace("_", " ") for name in SHOWN]
+    parts = [
+        (part.of, part.name, str(part.cells), *(f"{part.regret[name]:.2f}" for name in SHOWN)) for part in found.parts()
+    ]
+    console.table("Mean regret by family", ("of", "family", "cells", *names), parts, right=("cells", *names))
     inside = ", ".join(f"{level} %: {100 * share:.0f} %" for level, share in document["coverage"].items())
     console.say(f"Intervals hold: {inside}. Rank correlation {document['spearman']:.2f}.")
+    console.say(f"Abstained on {100 * document['abstained']:.0f} % of the comparisons: far from every record.")
     if len({key.source for key in found.judged}) > 1:
-        gained, low, high = found.gain()
-        console.say(
-            f"Both lose {gained:+.2f} points less than always LoRA ({low:+.2f} to {high:+.2f}, tables resampled)."
-        )
+        for name, words in (("predictor", "The predictor loses"), ("combined", "Both together lose")):
+            gained, low, high = found.gain(by=name)
+            interval = f"95 % interval {low:+.2f} to {high:+.2f}, tables resampled"
+            console.say(f"{words} {gained:+.2f} points less than always LoRA ({interval}).")

@@ -1,54 +1,42 @@
 """How good the predictor is: regret, order and intervals with groups of records held out, beside plain habits.
 
-A comparison is (table, model, data set, metric, regime) with at least four methods; regret is best minus chosen in
-points of the metric (fractions times 100). Settings and widths are chosen anew within each held-out group's complement,
-so that nothing of a group is seen before it is judged. A strategy that cannot choose counts as a random choice.
+Settings and widths are chosen anew within each held-out group's complement, so that nothing of a group is seen before
+it is judged.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from peftselect.features import median
-from peftselect.predictor import CAUTION, Predictor
+from peftselect.predictor import Predictor
 from peftselect.predictor.choice import LEVELS, RulePoints, choose
+from peftselect.predictor.judging import STRATEGIES, Comparison, Judged, judge, mean, spearman
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
     from peftselect.features import Cell, Observation
+
+METHOD = "method"
 HELD_OUT: dict[str, Callable[[Cell], str]] = {
     "table": lambda cell: cell.source,
     "data set": lambda cell: cell.dataset,
     "model": lambda cell: cell.model,
 }
-STRATEGIES = ("random", "full_finetuning", "always_lora", "static", "rules", "predictor", "combined", "oracle")
+#: what can be held out
+WAYS = (*HELD_OUT, METHOD)
 #: resamples of the interval of the difference to always choosing LoRA
 RESAMPLES = 10_000
 
 
-class Comparison(NamedTuple):
-    """What the yardstick calls a cell: tasks that a table prints under one data set and metric count once."""
+class Part(NamedTuple):
+    """The comparisons of one family of tasks or of metrics: how many, and the mean regret by strategy, in points."""
 
-    source: str
-    model: str
-    dataset: str
-    metric: str
-    regime: str
-
-
-@dataclass
-class Judged:
-    """A comparison: the true distances by method, what was predicted of them, and what each strategy loses."""
-
-    family: str
-    truth: dict[str, float]
-    predicted: dict[str, tuple[float, tuple[float, ...]]] = field(default_factory=dict)
-    lost: dict[str, float] = field(default_factory=dict)
-    abstained: bool = False
+    of: str
+    name: str
+    cells: int
+    regret: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -68,13 +56,17 @@ class Assessment:
         inside = [sum(abs(true - mean) <= half[place] for true, mean, half in pairs) for place in range(len(LEVELS))]
         return {str(level): round(share / max(len(pairs), 1), 3) for level, share in zip(LEVELS, inside, strict=True)}
 
+    def width(self) -> float:
+        """Mean half width of the 80 % intervals, in points."""
+        return mean([half[1] for item in self.judged.values() for _, half in item.predicted.values()])
+
     def spearman(self) -> float:
         """Mean rank correlation of predicted and true distances over the comparisons."""
         found = []
         for item in self.judged.values():
             names = list(item.predicted)
             if len(names) > 1:
-                found.append(_spearman([item.predicted[n][0] for n in names], [item.truth[n] for n in names]))
+                found.append(spearman([item.predicted[n][0] for n in names], [item.truth[n] for n in names]))
         return sum(found) / max(len(found), 1)
 
     def gain(self, over: str = "always_lora", by: str = "combined") -> tuple[float, float, float]:
@@ -90,6 +82,38 @@ class Assessment:
         means = sums[drawn].sum(1) / counts[drawn].sum(1)
         low, high = np.quantile(means, [0.025, 0.975])
         return float(sums.sum() / counts.sum()), float(low), float(high)
+
+    def parts(self) -> list[Part]:
+        """The families of tasks, then those of metrics, by name."""
+        groups: dict[tuple[str, str], list[Judged]] = defaultdict(list)
+        for item in self.judged.values():
+            groups["tasks", item.family].append(item)
+            groups["metrics", item.metric_family].append(item)
+        return [
+            Part(of, name, len(found), {way: mean([item.lost[way] for item in found]) for way in STRATEGIES})
+            for (of, name), found in sorted(groups.items(), key=lambda group: (group[0][0] == "metrics", group[0][1]))
+        ]
+
+    def reliability(self) -> list[tuple[int, float]]:
+        """(Level in percent, percent of the true distances inside the interval of that level), every five percent.
+
+        Between the levels that are calibrated the intervals are those of a normal variable, stretched as their
+        neighbours are.
+        """
+        import numpy as np
+        from scipy.stats import norm
+
+        pairs = [(item.truth[name], *found) for item in self.judged.values() for name, found in item.predicted.items()]
+        if not pairs:
+            return []
+        away = np.array([abs(true - expected) for true, expected, _ in pairs])
+        halves = np.array([half for _, _, half in pairs])
+        stretched = halves / norm.ppf(0.5 + np.array(LEVELS) / 200)
+        found = []
+        for level in range(5, 100, 5):
+            half = norm.ppf(0.5 + level / 200) * np.array([np.interp(level, LEVELS, row) for row in stretched])
+            found.append((level, round(100 * float((away <= half).mean()), 1)))
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The assessment in plain JSON values."""
@@ -113,6 +137,8 @@ def assess(
     judged: Callable[[Cell], bool] = lambda _: True,
 ) -> Assessment:
     """Hold out each group of ``learned`` in turn; only the comparisons that are to be ``judged`` are reported."""
+    if held_out == METHOD:
+        return Assessment(held_out, without_methods(learned, traits, rule_points, judged))
     group = HELD_OUT[held_out]
     found: dict[Comparison, Judged] = {}
     for name in sorted({group(item.cell) for item in learned if judged(item.cell)}):
@@ -123,95 +149,38 @@ def assess(
     return Assessment(held_out, found)
 
 
-def judge(
-    fitted: Predictor, asked: Iterable[Observation], rule_points: RulePoints | None = None
+def without_methods(
+    learned: Sequence[Observation],
+    traits: Mapping[str, frozenset[str]],
+    rule_points: RulePoints | None,
+    judged: Callable[[Cell], bool],
 ) -> dict[Comparison, Judged]:
-    """What a fitted predictor and the habits lose on comparisons that it has not seen."""
-    cells: dict[Cell, dict[str, float]] = defaultdict(dict)
-    for item in asked:
-        cells[item.cell][item.method] = item.difference
-    merged: dict[Comparison, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        merged[Comparison(cell.source, cell.model, cell.dataset, cell.metric, cell.regime)].append(cell)
-    found = {}
-    for key, members in merged.items():
-        truth = _mean_of([cells[cell] for cell in members])
-        weighed, full = (
-            _mean_of([_rules(cell, cells[cell], rule_points, part) for cell in members]) for part in (0, 1)
-        )
-        rules = {name: weighed[name] + full[name] for name in truth}
-        outcome = Judged(members[0].family, truth)
-        known = [name for name in truth if name in fitted.methods]
-        expected: dict[str, float] = {}
-        weights: dict[str, float] = {}
-        cautious: dict[str, float] = {}
-        if known:
-            estimates = [fitted.estimate(cell, known) for cell in members]
-            expected = _centred(_mean_of([{name: item[name][0] for name in known} for item in estimates]))
-            for name in known:
-                cautious[name] = expected[name] - CAUTION * math.sqrt(estimates[0][name][1])
-                weights[name] = fitted.rules_weight(members[0], estimates[0][name][1])
-                half = tuple(fitted.interval(members[0], estimates[0][name][1], level) for level in LEVELS)
-                outcome.predicted[name] = (expected[name], half)
-            outcome.abstained = fitted.nearest(members[0]).far
-        both = {name: cautious[name] + weights[name] * weighed[name] + full[name] for name in known}
-        outcome.lost = _lost(fitted, truth, rules, expected, both)
-        found[key] = outcome
-    return found
+    """Each method in turn as if it were new, on a table that nobody has seen either.
+
+    Settings are chosen without the method's records; it is predicted from its structure without those of the table. A
+    comparison's loss is the mean over its methods of what is lost where that one is new, and only the new method's
+    prediction is judged.
+    """
+    turns: dict[Comparison, list[tuple[str, Judged]]] = defaultdict(list)
+    for name in sorted({item.method for item in learned if judged(item.cell)}):
+        others = [item for item in learned if item.method != name]
+        settings = choose(others, traits, rule_points)
+        mine = {item.cell for item in learned if item.method == name and judged(item.cell)}
+        for table in sorted({cell.source for cell in mine}):
+            fitted = Predictor([item for item in others if item.cell.source != table], traits, settings)
+            asked = [item for item in learned if item.cell in mine and item.cell.source == table]
+            for key, item in judge(fitted, asked, rule_points, frozenset({name})).items():
+                turns[key].append((name, item))
+    return {key: _together(found) for key, found in turns.items()}
 
 
-def _lost(
-    fitted: Predictor,
-    truth: Mapping[str, float],
-    rules: Mapping[str, float],
-    expected: Mapping[str, float],
-    both: Mapping[str, float],
-) -> dict[str, float]:
-    best, middle = max(truth.values()), mean(list(truth.values()))
-    static = {name: fitted.standing[name] for name in truth if name in fitted.standing}
-
-    def loss(scores: Mapping[str, float]) -> float:
-        if not scores:
-            return best - middle
-        top = max(scores.values())
-        return best - mean([truth[name] for name, score in scores.items() if score == top])
-
-    return {
-        "random": best - middle,
-        "full_finetuning": best - truth.get("full_finetuning", middle),
-        "always_lora": best - truth.get("lora", middle),
-        "static": loss(static),
-        "rules": loss(rules),
-        "predictor": loss(expected),
-        "combined": loss(both),
-        "oracle": 0.0,
-    }
-
-
-def _rules(cell: Cell, methods: Iterable[str], points: RulePoints | None, part: int) -> dict[str, float]:
-    return {name: points(cell, name)[part] if points else 0.0 for name in methods}
-
-
-def _mean_of(items: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    shared = [name for name in items[0] if all(name in item for item in items)]
-    return {name: sum(item[name] for item in items) / len(items) for name in shared}
-
-
-def _centred(values: Mapping[str, float]) -> dict[str, float]:
-    middle = median(list(values.values()))
-    return {name: value - middle for name, value in values.items()}
-
-
-def _spearman(one: Sequence[float], other: Sequence[float]) -> float:
-    from scipy.stats import spearmanr
-
-    value = float(spearmanr(one, other).statistic)
-    return value if value == value else 0.0
-
-
-def mean(values: Sequence[float]) -> float:
-    """The average; 0 of nothing."""
-    return sum(values) / max(len(values), 1)
+def _together(turns: Sequence[tuple[str, Judged]]) -> Judged:
+    first = turns[0][1]
+    predicted = {name: item.predicted[name] for name, item in turns if name in item.predicted}
+    lost = {way: mean([item.lost[way] for _, item in turns]) for way in STRATEGIES}
+    return Judged(
+        first.family, first.metric_family, first.truth, predicted, lost, all(item.abstained for _, item in turns)
+    )
 
 
 def p90(values: Sequence[float]) -> float:

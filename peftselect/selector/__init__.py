@@ -68,7 +68,8 @@ def select(
             offered.append(outcome)
     found = confirm(question, methods, scoring.rank(offered, problem.priorities.prefer), trace)
     notes = (*reasons.notes(problem, found.ranked), *found.notes)
-    return Recommendation(problem, tuple(found.ranked), (*excluded, *found.excluded), notes)
+    ranked = reasons.with_gaps(found.ranked) if problem.priorities.prefer == "quality" else found.ranked
+    return Recommendation(problem, tuple(ranked), (*excluded, *found.excluded), notes)
 
 
 def fits_at_ease(answer: Recommendation) -> bool:

@@ -103,6 +103,8 @@ class RankedCandidate:
     #: peak at a micro-batch of one without checkpointing: how recipes that fill the budget differently are compared
     comparable_bytes: int = 0
     quality: float = 0.0
+    #: the part of the quality that records speak for: the distance expected from the median method less its doubt
+    expected_points: float | None = None
     #: candidates of better quality by less than this are tied with it
     noise_points: float = 0.0
     #: whether a record of the family of tasks or a rule of this question speaks of the method itself

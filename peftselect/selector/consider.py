@@ -114,6 +114,7 @@ def _candidate(
         train_seconds=seconds,
         comparable_bytes=comparable_bytes(problem, method, settings),
         quality=scoring.quality(firings, prediction),
+        expected_points=scoring.expected_points(prediction),
         noise_points=scoring.noise_points(prediction),
         tried=scoring.tried(firings, prediction),
         predicted=Predicted(expected.metric, expected.value, expected.low, expected.high) if expected else None,

@@ -9,8 +9,9 @@ from peftselect.facts import kind_facts
 from peftselect.features import method_traits, observations
 from peftselect.knowledge import fire, load_rules
 from peftselect.predictor import Predictor
-from peftselect.predictor.assessment import Assessment, assess, judge
+from peftselect.predictor.assessment import Assessment, assess
 from peftselect.predictor.choice import choose
+from peftselect.predictor.judging import judge
 from peftselect.selector.scoring import told_by_records
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from peftselect.selector.answer import Confidence, Reason
@@ -40,6 +42,29 @@ def reasons(
     if yours := [name for name, who in settings.set_by.items() if who == "you"]:
         found.append(Reason(f"You set {', '.join(yours)}.", "you", "setting"))
     return tuple(found)
+
+
+def with_gaps(ranked: Sequence[RankedCandidate]) -> list[RankedCandidate]:
+    """The candidates; those which a rule speaks for, and which are not in the first group, say what keeps them out."""
+    best = max(ranked, key=lambda item: item.quality if item.tried else -math.inf, default=None)
+    return [
+        replace(item, reasons=(*item.reasons, _gap(item, best)))
+        if best is not None and item.tie_group > 1 and any(reason.kind == "for" for reason in item.reasons)
+        else item
+        for item in ranked
+    ]
+
+
+def _gap(item: RankedCandidate, best: RankedCandidate) -> Reason:
+    behind = best.quality - item.quality
+    text = f"Not in the first group: {behind:.1f} points behind {best.method}, a tie being {item.noise_points:.1f}"
+    if item.expected_points is None or best.expected_points is None:
+        return Reason(f"{text}; rules alone say so.", "rules", "record")
+    records = best.expected_points - item.expected_points
+    if not item.tried and behind < item.noise_points:
+        return Reason("Not in the first group: no record and no rule of such tasks speaks of it.", "records", "record")
+    share = f"by records alone it would be {records:.1f}" if records > 0 else "records alone put it first"
+    return Reason(f"{text}; {share}.", "records and rules", "record")
 
 
 def confidence(firings: Sequence[Firing], prediction: Prediction | None) -> Confidence:

@@ -73,10 +73,16 @@ NEEDLESS_QUANTISATION_POINTS = 1.0
 
 def quality(firings: Sequence[Firing], prediction: Prediction | None) -> float:
     """Points of quality: what records let expect, less what they leave in doubt, and what rules add."""
-    if prediction is None:
+    expected = expected_points(prediction)
+    if prediction is None or expected is None:
         return sum(item.points for item in firings)
     told = sum(item.points * (prediction.rules_weight if told_by_records(item) else 1.0) for item in firings)
-    return prediction.difference_points - CAUTION * prediction.doubt_points + told
+    return expected + told
+
+
+def expected_points(prediction: Prediction | None) -> float | None:
+    """What records let expect, less what they leave in doubt, in points; None without records."""
+    return None if prediction is None else prediction.difference_points - CAUTION * prediction.doubt_points
 
 
 def noise_points(prediction: Prediction | None) -> float:

@@ -30,7 +30,8 @@ EXPLODED, LEAST_LOSS, OF_LATE = 3.0, 1.0, 5
 
 
 class KeepBest(TrainerCallback):  # type: ignore[misc]
-    """Keeps every trained tensor of the best evaluation in a safetensors file, and stops when nothing improves.
+    """Keeps every trained tensor of the best evaluation in a safetensors file, and stops when nothing improves in the
+    second half of the steps.
 
     The Trainer's own way reloads the exported adapter, which changes P-tuning's logits and fails on projected
     prefixes; peft's configuration is kept too, since AdaLoRA writes the ranks it has chosen into it. A file that the
@@ -67,7 +68,8 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
             self._settings = {name: copy.deepcopy(vars(item)) for name, item in _configs(model).items()}
             self._forget(replaced)
             return
-        self._since += 1
+        if 2 * state.global_step > state.max_steps:  # few rows need many steps before anything is to be seen
+            self._since += 1
         if self.exhausted:
             self.stopped_early = state.global_step < state.max_steps
             control.should_training_stop = True

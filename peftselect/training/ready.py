@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from peftselect.training.plan import RunPlan
     from peftselect.training.progress import Observer
 
-#: evaluations without a gain after which training ends
+#: evaluations without a gain in the second half of the steps after which training ends
 PATIENCE = 3
 #: validation rows that are looked at while training, where text is generated and where it is not
 MONITORED = {True: 200, False: 2000}
