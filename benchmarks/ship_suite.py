@@ -3,7 +3,8 @@
     peftselect benchmark run SUITE --output RUNS
     python -m peftselect.benchmarks.ship_suite SUITE RUNS [FOLDER]
 
-Reads RUNS/KEY/run.json of every run of the suite and writes ``benchmarks/results/SUITE/DATASET.jsonl``. What was
+Reads RUNS/KEY/run.json of every run of the suite and writes ``benchmarks/results/SUITE/DATASET.jsonl``. Comparisons
+that fewer than eight methods have run yet wait: half a comparison, or half of its second seed, would mislead. What was
 predicted of a run, the machine, and times, which hang on what else that did, are left out; the source is the suite.
 """
 
@@ -11,15 +12,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from peftselect.record import RunRecord
 from peftselect.results import write_json_lines
-from peftselect.suite import Suite, load_suite
+from peftselect.suite import Suite, SuiteRun, load_suite
 
+#: methods that a comparison needs
+LEAST_METHODS = 8
 #: what is kept of the measurements and of the environment
 MEASURED = ("peak_memory_bytes", "peak_rss_growth_bytes", "steps", "best_step", "stopped_early",
             "adapter_bytes", "tokens")  # fmt: skip
@@ -27,11 +30,14 @@ ENVIRONMENT = ("python", "torch", "transformers", "peft", "device")
 
 
 def finished(suite: Suite, runs: Path) -> Iterator[RunRecord]:
-    """The records of the suite's runs which ended, whatever their status, made small."""
-    for item in suite.runs:
-        file = runs / item.key / "run.json"
-        if not file.is_file():
+    """The records of the suite's runs which ended, whatever their status, made small; whole comparisons alone."""
+    places = {item.key: runs / item.key / "run.json" for item in suite.runs}
+    ended = [item for item in suite.runs if places[item.key].is_file()]
+    methods = Counter(_comparison(item) for item in ended)
+    for item in ended:
+        if methods[_comparison(item)] < LEAST_METHODS:
             continue
+        file = places[item.key]
         record = RunRecord.from_json(json.loads(file.read_text(encoding="utf-8")), str(file))
         yield replace(
             record,
@@ -40,6 +46,10 @@ def finished(suite: Suite, runs: Path) -> Iterator[RunRecord]:
             environment={name: record.environment[name] for name in ENVIRONMENT if name in record.environment},
             predicted={},
         )
+
+
+def _comparison(item: SuiteRun) -> str:
+    return json.dumps({name: value for name, value in item.arguments.items() if name != "method"}, sort_keys=True)
 
 
 def ship(suite: Suite, runs: Path, folder: Path) -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -325,21 +326,26 @@ def test_a_dry_run_and_the_list(peftselect, tmp_path: Path) -> None:
 
 
 def test_finished_runs_of_a_suite_become_shipped_records(tmp_path: Path) -> None:
+    names = ["lora", "ia3", "bitfit", "dora", "pissa", "olora", "compacter", "adalora"]
     file = tmp_path / "mine.toml"
-    file.write_text('about = "two"\n[defaults]\ntask = "classification"\n[grid]\nmethod = ["lora", "ia3"]\n')
+    file.write_text(f'about = "two seeds"\n[grid]\nseed = [0, 1]\nmethod = {names}\n')
     suite = load_suite(str(file))
     record = RunRecord(
         "peftselect run", "ok", {"task": "classification", "dataset": "news"}, {"method": "lora"}, "accuracy",
         {"accuracy": Score(0.5)}, measured={"steps": 7, "train_seconds": 3.0}, predicted={"peak_memory_bytes": 1},
-        environment={"torch": "2", "platform": "somewhere"}, seed=1,
+        environment={"torch": "2", "platform": "somewhere"},
     )  # fmt: skip
-    done = tmp_path / "runs" / suite.runs[0].key
-    done.mkdir(parents=True)
-    (done / "run.json").write_text(json.dumps(record.to_json()))
-    assert ship_suite.ship(suite, tmp_path / "runs", tmp_path / "out") == 1
-    (shipped,) = read_json_lines(tmp_path / "out" / "news.jsonl")
-    assert (shipped.source, shipped.seed, shipped.scores) == ("peftselect suite mine", 1, record.scores)
-    assert (shipped.measured, shipped.environment, shipped.predicted) == ({"steps": 7}, {"torch": "2"}, {})
+    for item in suite.runs[:-1]:  # the second seed lacks a method, so it waits
+        done = tmp_path / "runs" / item.key
+        done.mkdir(parents=True)
+        changes = {"seed": item.arguments["seed"], "candidate": {"method": item.arguments["method"]}}
+        (done / "run.json").write_text(json.dumps(replace(record, **changes).to_json()))
+    assert ship_suite.ship(suite, tmp_path / "runs", tmp_path / "out") == len(names)
+    written = list(read_json_lines(tmp_path / "out" / "news.jsonl"))
+    assert sorted(item.candidate["method"] for item in written) == sorted(names)
+    for item in written:
+        assert (item.source, item.seed, item.scores) == ("peftselect suite mine", 0, record.scores)
+        assert (item.measured, item.environment, item.predicted) == ({"steps": 7}, {"torch": "2"}, {})
 
 
 def test_what_ships_of_our_suite_is_what_the_predictor_needs() -> None:
