@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from peftselect.predictor.kernel import CELL_VARIANCE, Kernel, Scale, noise, targets
+from peftselect.predictor.kernel import CELL_VARIANCE, CLIP_POINTS, Kernel, Scale, noise, targets
 from peftselect.predictor.settings import Settings
 
 if TYPE_CHECKING:
@@ -100,7 +100,10 @@ def inverse_of(
 def with_widths(
     learned: Sequence[Observation], traits: Mapping[str, frozenset[str]], settings: Settings, parts: Any
 ) -> Settings:
-    """The settings with widths that hold on what is held out, sources and data sets counting alike."""
+    """The settings with widths that hold on what is held out, sources and data sets counting alike.
+
+    Distances are clipped as the targets are: short runs that collapse would widen every interval.
+    """
     import numpy as np
 
     inverse = inverse_of(learned, traits, settings, parts)
@@ -109,7 +112,7 @@ def with_widths(
     for group in GROUPS.values():
         found = differences(left_out(learned, settings, inverse, group), scale)
         ratios += [
-            abs(item.difference - mean) / deviation
+            abs(max(-CLIP_POINTS, min(item.difference, CLIP_POINTS)) - mean) / deviation
             for item in learned
             for mean, deviation in [found.get(item.cell, {}).get(item.method, (0.0, 0.0))]
             if deviation
