@@ -113,7 +113,7 @@ class Predictor:
         self._known = sorted(self._by_method)
         self._scale = Scale(self.learned)
         self._places = {name: index for index, name in enumerate(self._known)}
-        self._answers: dict[tuple[Cell, tuple[str, ...]], tuple[Any, Any]] = {}
+        self._answers: dict[Cell, tuple[Any, Any]] = {}
         if self.learned:
             self._solve()
 
@@ -144,19 +144,19 @@ class Predictor:
     def estimate(self, cell: Cell, methods: Sequence[str]) -> dict[str, tuple[float, float]]:
         """Distance from the median method with records, and the variance of that expectation, both in points, of each
         of ``methods`` in a situation."""
-        names = tuple(dict.fromkeys((*self._known, *methods)))
-        if (cell, names) not in self._answers:
-            asked = [(cell, name) for name in names]
-            cross = self._kernel.mix(self._kernel.parts(asked, pairs(self.learned)), cell=False)
-            spread = self._kernel.prior - ((cross @ self._inverse) * cross).sum(1)
-            self._answers = {(cell, names): (cross @ self._weights, spread)}
-        mean, spread = self._answers[cell, names]
-        middle = median([float(mean[self._places[name]]) for name in self._known])
-        points, found = self._scale.points(cell), {}
-        for index, name in enumerate(names):
-            variance = max(float(spread[index]), 0.0) * points**2
-            found[name] = (points * (float(mean[index]) - middle), variance)
-        return {name: found[name] for name in methods}
+        if cell not in self._answers:
+            self._answers = {cell: self._expect(cell, self._known)}
+        mean, spread = self._answers[cell]
+        points, middle = self._scale.points(cell), median([float(value) for value in mean])
+        seen = {name: (float(mean[place]), float(spread[place])) for name, place in self._places.items()}
+        if new := [name for name in dict.fromkeys(methods) if name not in seen]:
+            seen |= {name: (float(a), float(b)) for name, a, b in zip(new, *self._expect(cell, new), strict=True)}
+        return {name: (points * (seen[name][0] - middle), max(seen[name][1], 0.0) * points**2) for name in methods}
+
+    def _expect(self, cell: Cell, names: Sequence[str]) -> tuple[Any, Any]:
+        """Mean and variance of methods in a situation, in units."""
+        cross = self._kernel.mix(self._kernel.parts([(cell, name) for name in names], pairs(self.learned)), cell=False)
+        return cross @ self._weights, self._kernel.prior - ((cross @ self._inverse) * cross).sum(1)
 
     def rules_weight(self, cell: Cell, variance: float) -> float:
         """What a point of a rule counts in a situation, from the variance of what the method is worth there: by the
