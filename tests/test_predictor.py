@@ -410,3 +410,27 @@ def test_reliability_agrees_with_the_coverage_at_the_calibrated_levels(by_table:
     assert list(drawn.values()) == sorted(drawn.values())
     for level, share in by_table.coverage().items():
         assert drawn[int(level)] == pytest.approx(100 * share, abs=0.1)
+
+
+def test_what_was_solved_is_read_again_and_a_broken_file_is_made_anew(isolated_home: Path) -> None:
+    import numpy as np
+
+    from peftselect.predictor import solved
+
+    made = []
+
+    def make() -> Any:
+        made.append(1)
+        return np.eye(solved.WORTH_KEEPING)
+
+    for _ in range(2):
+        assert (solved.remembered(["a"], solved.WORTH_KEEPING, make) == np.eye(solved.WORTH_KEEPING)).all()
+    assert len(made) == 1
+    (file,) = (isolated_home / "cache" / "predictor").iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    solved.remembered(["a"], solved.WORTH_KEEPING, make)
+    solved.remembered(["b"], solved.WORTH_KEEPING, make)
+    assert len(made) == 3
+    for name in "cdef":
+        solved.remembered([name], solved.WORTH_KEEPING, make)
+    assert len(list((isolated_home / "cache" / "predictor").iterdir())) == solved.KEPT

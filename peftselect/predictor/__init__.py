@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftselect.features import Cell, Observation, median, observations
 from peftselect.predictor.choice import pairs
-from peftselect.predictor.kernel import Kernel, Scale, noise, targets
+from peftselect.predictor.kernel import Kernel, Scale, Side, noise, targets
 from peftselect.predictor.settings import Settings
+from peftselect.predictor.solved import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -112,19 +113,27 @@ class Predictor:
         self._cells = {item.cell: item.median for item in self.learned}
         self._known = sorted(self._by_method)
         self._scale = Scale(self.learned)
-        self._places = {name: index for index, name in enumerate(self._known)}
+        #: methods with records, and then those that only have traits: what is asked for is mostly all of them
+        others = sorted(set(traits or {}) - set(self._known))
+        self._places = {name: index for index, name in enumerate([*self._known, *others])}
         self._answers: dict[Cell, tuple[Any, Any]] = {}
+        self._nearest: dict[Cell, Nearest] = {}
         if self.learned:
             self._solve()
 
     def _solve(self) -> None:
         import numpy as np
 
-        ours = pairs(self.learned)
-        covariance = self._kernel.mix(self._kernel.parts(ours, ours))
-        target = targets(self.learned, self.settings.rank_share)
-        self._inverse = np.linalg.inv(covariance + np.diag(noise(self.learned, self.settings.noise)))
-        self._weights = self._inverse @ target
+        self._side = Side(pairs(self.learned))
+
+        def inverse() -> Any:
+            covariance = self._kernel.mix(self._kernel.parts(self._side, self._side))
+            return np.linalg.inv(covariance + np.diag(noise(self.learned, self.settings.noise)))
+
+        known = {name: sorted(self._kernel.traits.get(name, ())) for name in self._known}
+        question = [pairs(self.learned), asdict(self.settings), known]
+        self._inverse = remembered(question, len(self.learned), inverse)
+        self._weights = self._inverse @ targets(self.learned, self.settings.rank_share)
 
     @classmethod
     def fit(
@@ -145,9 +154,9 @@ class Predictor:
         """Distance from the median method with records, and the variance of that expectation, both in points, of each
         of ``methods`` in a situation."""
         if cell not in self._answers:
-            self._answers = {cell: self._expect(cell, self._known)}
+            self._answers = {cell: self._expect(cell, list(self._places))}
         mean, spread = self._answers[cell]
-        points, middle = self._scale.points(cell), median([float(value) for value in mean])
+        points, middle = self._scale.points(cell), median([float(value) for value in mean[: len(self._known)]])
         seen = {name: (float(mean[place]), float(spread[place])) for name, place in self._places.items()}
         if new := [name for name in dict.fromkeys(methods) if name not in seen]:
             seen |= {name: (float(a), float(b)) for name, a, b in zip(new, *self._expect(cell, new), strict=True)}
@@ -155,7 +164,7 @@ class Predictor:
 
     def _expect(self, cell: Cell, names: Sequence[str]) -> tuple[Any, Any]:
         """Mean and variance of methods in a situation, in units."""
-        cross = self._kernel.mix(self._kernel.parts([(cell, name) for name in names], pairs(self.learned)), cell=False)
+        cross = self._kernel.mix(self._kernel.parts([(cell, name) for name in names], self._side), cell=False)
         return cross @ self._weights, self._kernel.prior - ((cross @ self._inverse) * cross).sum(1)
 
     def rules_weight(self, cell: Cell, variance: float) -> float:
@@ -217,9 +226,11 @@ class Predictor:
 
     def nearest(self, asked: Cell) -> Nearest:
         """The record nearest to a situation."""
-        cell = min(self._cells, key=lambda cell: _distance(cell, asked))
-        name = f"{cell.task} on {cell.dataset} with {cell.model} ({cell.source})"
-        return Nearest(round(_distance(cell, asked), 2), name)
+        if asked not in self._nearest:
+            cell = min(self._cells, key=lambda cell: _distance(cell, asked))
+            name = f"{cell.task} on {cell.dataset} with {cell.model} ({cell.source})"
+            self._nearest[asked] = Nearest(round(_distance(cell, asked), 2), name)
+        return self._nearest[asked]
 
     def _expected(self, asked: Cell, difference: float, half: float) -> Expected | None:
         medians: dict[str, list[float]] = defaultdict(list)

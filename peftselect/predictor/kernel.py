@@ -21,6 +21,8 @@ CELL_VARIANCE = 100.0
 UNIT = 3.0
 #: mean distance from the median in units (of a normal variable, 0.8 standard deviations)
 MEAN_DISTANCE = 0.8 * UNIT
+#: the parts of a situation that two pairs may have in common
+PARTS = ("task", "family", "regime", "source", "kind", "cell")
 #: comparisons which those of a task or a family must outweigh
 PRIOR_SPREADS = 3.0
 
@@ -37,39 +39,68 @@ def situation(cell: Cell) -> dict[str, Hashable]:
     }
 
 
+class Side:
+    """Pairs on one side of a covariance: their situations and methods as numbers, counted once."""
+
+    def __init__(self, of: Sequence[tuple[Cell, str]]) -> None:
+        import numpy as np
+
+        self.situations = [situation(cell) for cell, _ in of]
+        self.methods = sorted({method for _, method in of})
+        places = {name: index for index, name in enumerate(self.methods)}
+        self.method_at = np.array([places[method] for _, method in of], dtype=int)
+        self.places: dict[str, dict[Hashable, int]] = {}
+        self.codes: dict[str, Any] = {}
+        for name in PARTS:
+            known: dict[Hashable, int] = {}
+            self.codes[name] = np.array([known.setdefault(item[name], len(known)) for item in self.situations])
+            self.places[name] = known
+
+    def codes_in(self, other: Side, name: str) -> Any:
+        """The numbers that ``other`` has for this side's situations, -1 for those that it has not."""
+        import numpy as np
+
+        if other is self:
+            return self.codes[name]
+        return np.array([other.places[name].get(item[name], -1) for item in self.situations])
+
+
 class Kernel:
     """Covariances between pairs; ``traits`` are the structural traits of each method by name."""
 
     def __init__(self, settings: Settings, traits: Mapping[str, frozenset[str]]) -> None:
         self.settings = settings
         self.traits = traits
+        self._likenesses: dict[tuple[str, str], float] = {}
 
-    def parts(self, left: Sequence[tuple[Cell, str]], right: Sequence[tuple[Cell, str]]) -> dict[str, Any]:
+    def parts(
+        self, left: Sequence[tuple[Cell, str]] | Side, right: Sequence[tuple[Cell, str]] | Side
+    ) -> dict[str, Any]:
         """Boolean and similarity matrices (len(left), len(right)), from which :meth:`mix` makes covariances."""
         import numpy as np
 
-        found: dict[str, Any] = {}
-        ours, theirs = [situation(cell) for cell, _ in left], [situation(cell) for cell, _ in right]
-        for name in ("task", "family", "regime", "source", "kind", "cell"):
-            codes: dict[Hashable, int] = {}
-            a = np.array([codes.setdefault(item[name], len(codes)) for item in ours])
-            b = np.array([codes.setdefault(item[name], len(codes)) for item in theirs])
-            found[name] = a[:, None] == b[None, :]
-        names = sorted({method for _, method in (*left, *right)})
-        place = {name: index for index, name in enumerate(names)}
-        a = np.array([place[method] for _, method in left])
-        b = np.array([place[method] for _, method in right])
-        found["method"] = a[:, None] == b[None, :]
-        like = np.array([[self.likeness(one, other) for other in names] for one in names])
-        found["structure"] = like[np.ix_(a, b)]
+        same = left is right
+        left = left if isinstance(left, Side) else Side(left)
+        right = left if same else right if isinstance(right, Side) else Side(right)
+        found: dict[str, Any] = {
+            name: left.codes_in(right, name)[:, None] == right.codes[name][None, :] for name in PARTS
+        }
+        theirs = {name: index for index, name in enumerate(right.methods)}
+        renamed = np.array([theirs.get(name, -1) for name in left.methods], dtype=int)
+        found["method"] = renamed[left.method_at][:, None] == right.method_at[None, :]
+        like = np.array([[self.likeness(one, other) for other in right.methods] for one in left.methods])
+        found["structure"] = like[np.ix_(left.method_at, right.method_at)]
         return found
 
     def likeness(self, one: str, other: str) -> float:
         """Share of the structural traits that two methods have in common (Jaccard; 1 for a method and itself)."""
         if one == other:
             return 1.0
-        a, b = self.traits.get(one, frozenset()), self.traits.get(other, frozenset())
-        return len(a & b) / len(a | b) if a and b else 0.0
+        if (one, other) not in self._likenesses:
+            a, b = self.traits.get(one, frozenset()), self.traits.get(other, frozenset())
+            found = len(a & b) / len(a | b) if a and b else 0.0
+            self._likenesses[one, other] = self._likenesses[other, one] = found
+        return self._likenesses[one, other]
 
     def mix(self, parts: Mapping[str, Any], *, source: bool = True, cell: bool = True) -> Any:
         """The covariance of the parts, with or without what a source and a comparison have to themselves."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from peftselect.predictor import Predictor
     from peftselect.problem import Problem
 
+    Asked = tuple[Question, dict[str, Method]]
+
 __all__ = [
     "RECIPE_FIELDS",
     "TRACES",
@@ -39,6 +41,8 @@ __all__ = [
     "weigh",
 ]
 EASY_ACCUMULATION = 4
+#: the latest question and what was found, if any
+_LATEST: list[tuple[Asked, tuple[list[RankedCandidate], list[Excluded]]]] = []
 
 
 def select(
@@ -55,6 +59,21 @@ def select(
     first candidate's training step traced: "auto" where the closed form could be wrong about whether it fits.
     """
     question = Question(problem, problem_facts(problem), rules, predictor, wishes or Wishes())
+    offered, excluded = _considered(question, methods)
+    found = confirm(question, methods, scoring.rank(offered, problem.priorities.prefer), trace)
+    notes = (*reasons.notes(problem, found.ranked), *found.notes)
+    ranked = reasons.with_gaps(found.ranked) if problem.priorities.prefer == "quality" else found.ranked
+    return Recommendation(problem, tuple(ranked), (*excluded, *found.excluded), notes)
+
+
+def _considered(question: Question, methods: Mapping[str, Method]) -> tuple[list[RankedCandidate], list[Excluded]]:
+    """Each method's candidate, or why it has none; of the latest question as it was found then.
+
+    Where no model is named, one is proposed by what is recommended on it, and the same question is asked once more.
+    """
+    asked = (question, dict(methods))
+    if _LATEST and _same(_LATEST[-1][0], asked):
+        return _LATEST[-1][1]
     offered: list[RankedCandidate] = []
     excluded: list[Excluded] = []
     for method in methods.values():
@@ -66,10 +85,20 @@ def select(
             excluded.append(outcome)
         else:
             offered.append(outcome)
-    found = confirm(question, methods, scoring.rank(offered, problem.priorities.prefer), trace)
-    notes = (*reasons.notes(problem, found.ranked), *found.notes)
-    ranked = reasons.with_gaps(found.ranked) if problem.priorities.prefer == "quality" else found.ranked
-    return Recommendation(problem, tuple(ranked), (*excluded, *found.excluded), notes)
+    _LATEST[:] = [(asked, (offered, excluded))]
+    return offered, excluded
+
+
+def _same(one: Asked, other: Asked) -> bool:
+    """Whether two questions have the same answer: the very same parts, and the same wishes."""
+    (first, methods), (second, others) = one, other
+    parts = ("problem", "rules", "predictor")
+    return (
+        all(getattr(first, name) is getattr(second, name) for name in parts)
+        and first.wishes == second.wishes
+        and methods.keys() == others.keys()
+        and all(methods[name] is others[name] for name in methods)
+    )
 
 
 def fits_at_ease(answer: Recommendation) -> bool:
