@@ -130,6 +130,8 @@ class Method(ABC):
     starts_as_base: ClassVar[bool] = False
     #: False where decoding with a key/value cache gives other logits than without: generation then goes without
     decodes_with_cache: ClassVar[bool] = True
+    #: whether a few steps reach most rows of every trained tensor; not so of a bank from which some are chosen
+    reaches_all_rows: ClassVar[bool] = True
     heads: ClassVar[frozenset[str]] = ALL_HEADS
     architectures: ClassVar[frozenset[str]] = ALL_ARCHITECTURES
     #: parts of the network it changes: "embedding", "attention", "ffn", "norm", "bias", "head", "all"

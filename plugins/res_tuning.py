@@ -66,8 +66,8 @@ class ResTuning(AdapterMethod):
 
     def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:
         """Blocks must be modules of their own, and each sub-layer begin with a linear layer."""
-        if any(linear.runs != linear.count for linear in shape.linears):
-            return f"the blocks of {shape.model_type} share their layers"
+        if why := SideMethod.shared_blocks(shape):
+            return why
         missing = {end.path for end in shape.by_role(*self.roles)} - set(self.begins(shape))
         if missing:
             return f"{shape.model_type} has no linear layer that reads the input of {sorted(missing)[0]}"

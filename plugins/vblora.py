@@ -35,6 +35,7 @@ class VbLora(UpdateMethod):
     rate = 1e-3
     takes_conv1d = True
     quantized_base = "possible"
+    reaches_all_rows = False
     # bank and logits are drawn, so that the first update is small, but none that vanishes
     starts_as_base = False
     divides: ClassVar[Mapping[str, Any]] = {"vector_length": "both"}

@@ -109,5 +109,6 @@ SAMPLES: dict[str, Sample] = {
     "speech_recognition": lambda n: {"audio": clip(n, _said(n)), "text": " ".join(_said(n))},
     "phoneme_recognition": lambda n: {"audio": clip(n, _said(n)), "phonemes": list(_said(n))},
     "slot_filling": lambda n: {"audio": clip(n, _said(n)), "tokens": list(_said(n)), "tags": ["O", "B-pitch"]},
+    "speaker_diarization": lambda n: {**_heard("label")(n), "segments": f"0.0 0.4 {n % 2}"},
     "alignment": lambda n: {"prompt": text(n), "chosen": "yes", "rejected": "no"},
 }

@@ -26,6 +26,7 @@ SHAPES = (
 #: the closed form counts a block's passing tensors although nothing of the body is run backwards; peft's loss under CPT
 #: reads values of tensors, of which a trace has the shapes alone
 APART = {"head_only", "cpt"}
+SOONER, LATER = pytest.mark.slow, pytest.mark.exhaustive
 RECIPE = Recipe("bf16", None, 4, 1, False, 1e-4, 1.0, 256)
 
 
@@ -57,8 +58,10 @@ def test_the_closed_form_is_near_the_trace(name: str) -> None:
     assert abs(found) < largest
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("model", "head", "layers", "largest"), SHAPES, ids=[shape[0] for shape in SHAPES])
+@pytest.mark.parametrize(
+    ("model", "head", "layers", "largest"),
+    [pytest.param(*shape, id=shape[0], marks=SOONER if number == 0 else LATER) for number, shape in enumerate(SHAPES)],
+)
 def test_every_method_is_near_its_trace(model: str, head: str, layers: Mapping[str, int], largest: float) -> None:
     found = {name: error(name, model, head, layers) for name in sorted(host().methods()) if name not in APART}
     served = {name: value for name, value in found.items() if value is not None}

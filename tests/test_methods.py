@@ -65,7 +65,7 @@ class TestEveryMethod(MethodContract):
     thorough = False
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("each_method")
 class TestEveryMethodOnEveryArchitecture(MethodContract):
     """The same on all of them, under every head."""

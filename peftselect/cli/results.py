@@ -108,7 +108,7 @@ def import_records(place: Path, allow_unknown: bool, skip_broken: bool, as_json:
         console.print_json({"schema": 1, **known, "passed_over": found.aside})
     else:
         there = f"; {done.known} were known already" if done.known else ""
-        console.say(f"{len(done.new)} records imported into {store.url}{there}.")
+        console.command(f"{len(done.new)} records imported into {store.url}{there}.")
 
 
 @results.command("export")

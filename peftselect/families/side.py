@@ -17,6 +17,10 @@ LISTS = "(?:layers?|h|blocks?)"
 BLOCKS = rf"(?:[^.\d][^.]*\.)*{LISTS}\.\d+"
 
 
+#: models whose blocks lie in groups, each of which may be run several times
+NESTED = frozenset({"albert"})
+
+
 class SideMethod(Method):
     """A side network that reads the outputs of blocks; the backward pass ends at the last of them."""
 
@@ -43,7 +47,12 @@ class SideMethod(Method):
 
     def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:
         """Each block must be a module of its own."""
-        if any(linear.runs != linear.count for linear in shape.linears):
+        return self.shared_blocks(shape)
+
+    @staticmethod
+    def shared_blocks(shape: ModelShape) -> str | None:
+        """Why blocks cannot be told apart, in half a sentence; None where each is a module of its own."""
+        if shape.model_type in NESTED or any(linear.runs != linear.count for linear in shape.linears):
             return f"the blocks of {shape.model_type} share their layers"
         return None
 

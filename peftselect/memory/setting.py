@@ -116,7 +116,8 @@ def _shape(base: BaseModel, task: Task | None, num_labels: int, method: Method |
     labels = _within("number of labels", num_labels, MOST_ROWS)
     shape = read_shape(base.config, num_labels=labels)
     if task is None:
-        return shape if method is None else shape_for(method, base.config, labels)
+        only_one = method is not None and len(method.heads) == 1  # of several heads none is guessed
+        return shape_for(method, base.config, labels) if method is not None and only_one else shape
     head = task.head_for(shape.architecture, method.heads if method else ())
     if head is None:
         able = ", ".join(sorted(task.heads))

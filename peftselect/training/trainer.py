@@ -113,10 +113,12 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
         self._started = time.perf_counter()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """Rows of like length together, where their ``lengths`` are given."""
+        """Rows of like length together, where their ``lengths`` are given: those of one optimizer step, so that it
+        sees the same rows however it is split into micro-batches and processes."""
         if self.lengths is None:
             return super()._get_train_sampler(train_dataset)
-        return GroupedSampler(self.lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return GroupedSampler(self.lengths, step, self.args.seed)
 
     def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
         """The objective's loss, where the task has one (the Trainer divides it by the accumulation)."""
