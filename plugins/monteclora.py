@@ -76,6 +76,11 @@ class MonteClora(LowRankMethod):
     def apply(self, model: Any, values: Mapping[str, Any], context: ApplyContext) -> Any:
         """peft's MonteCLoRA with the distance from the prior in the loss, which peft leaves to the caller."""
         wrapped = super().apply(model, values, context)
+        for module in wrapped.modules():
+            buffered: Any = getattr(module, "sampler", None)
+            if hasattr(buffered, "buffer_size"):
+                # noise that was drawn when the model was made is passed over: a resumed run would begin with it again
+                buffered.index = buffered.buffer_size
         return add_penalty(wrapped, wrapped.base_model._get_monteclora_loss)
 
 
