@@ -251,7 +251,7 @@ class Recipe:
     weight_decay: float = 0.0
     lr_scheduler: str = "linear"
     packing: bool = False
-    group_by_length: bool = True
+    group_by_length: bool = False
 
 
 @dataclass(frozen=True)

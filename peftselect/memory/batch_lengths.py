@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftselect.batching import grouped_order
+from peftselect.batching import grouped_order, shuffled_order
 from peftselect.data import read_rows, token_lengths
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class BatchLengths:
-    """Token lengths of a file's rows and of its padded batches, drawn as ``run`` draws them (rows of like length)."""
+    """Token lengths of a file's rows and of its padded batches, drawn as ``run`` draws them (shuffled)."""
 
     examples: int
     rows: Spread
@@ -51,9 +51,9 @@ def batch_lengths(
     return BatchLengths(len(rows), spread(sources), spread(lengths), spread(answers), origin)
 
 
-def drawn(lengths: Sequence[int], batch_size: int, seed: int) -> list[list[int]]:
-    """The batches of one epoch, each the indices of its rows."""
-    order = grouped_order(lengths, batch_size, seed)
+def drawn(lengths: Sequence[int], batch_size: int, seed: int, *, grouped: bool = False) -> list[list[int]]:
+    """The batches of one epoch, each the indices of its rows; ``grouped``: rows of like length together."""
+    order = grouped_order(lengths, batch_size, seed) if grouped else shuffled_order(len(lengths), seed)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
