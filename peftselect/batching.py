@@ -1,7 +1,4 @@
-"""The order in which rows are trained on: shuffled, or rows of like length in a batch, so that little is padding.
-
-Plain Python, since both training and the advice on lengths (which loads no torch) draw batches by it.
-"""
+"""An order of rows in which those of like length share a batch, so that little of it is padding."""
 
 from __future__ import annotations
 
@@ -37,10 +34,3 @@ def grouped_order(lengths: Sequence[int], batch_size: int, seed: int) -> list[in
         longest = max(range(len(batches)), key=lambda number: lengths[batches[number][0]])
         batches[0], batches[longest] = batches[longest], batches[0]
     return [row for batch in [*batches, rest] for row in batch]
-
-
-def shuffled_order(rows: int, seed: int) -> list[int]:
-    """Indices of all rows in a plain random order."""
-    order = list(range(rows))
-    random.Random(seed).shuffle(order)
-    return order

@@ -13,10 +13,15 @@ import pytest
 
 import peftselect
 from peftselect.batching import grouped_order
-from peftselect.memory.batch_lengths import drawn
 from tests.test_run import arguments
 
 LENGTHS = [random.Random(number).randint(5, 400) for number in range(1000)]
+
+
+def batches_of(lengths: list[int], batch_size: int, seed: int) -> list[list[int]]:
+    """The batches of one epoch."""
+    order = grouped_order(lengths, batch_size, seed)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def padding(lengths: list[int], batches: list[list[int]]) -> float:
@@ -29,7 +34,7 @@ def padding(lengths: list[int], batches: list[list[int]]) -> float:
 def test_every_row_is_drawn_once_and_only_the_last_batch_is_short(rows: int, batch_size: int) -> None:
     lengths = LENGTHS[:rows]
     assert sorted(grouped_order(lengths, batch_size, 0)) == list(range(rows))
-    assert [len(batch) for batch in drawn(lengths, batch_size, 0, grouped=True)][:-1] == [batch_size] * max(
+    assert [len(batch) for batch in batches_of(lengths, batch_size, 0)][:-1] == [batch_size] * max(
         -(-rows // batch_size) - 1, 0
     )
 
@@ -39,11 +44,11 @@ def test_little_is_padding() -> None:
     random.Random(0).shuffle(order)
     plain = [order[start : start + 8] for start in range(0, 1000, 8)]
     assert padding(LENGTHS, plain) > 0.3
-    assert padding(LENGTHS, drawn(LENGTHS, 8, 0, grouped=True)) < 0.05
+    assert padding(LENGTHS, batches_of(LENGTHS, 8, 0)) < 0.05
 
 
 def test_the_longest_comes_first_and_batches_are_in_no_order_of_length() -> None:
-    batches = drawn(LENGTHS, 8, 3, grouped=True)
+    batches = batches_of(LENGTHS, 8, 3)
     assert max(LENGTHS[row] for row in batches[0]) == max(LENGTHS)
     means = [sum(LENGTHS[row] for row in batch) / len(batch) for batch in batches[:50]]
     falls = sum(before > after for before, after in itertools.pairwise(means))
@@ -53,7 +58,7 @@ def test_the_longest_comes_first_and_batches_are_in_no_order_of_length() -> None
 def test_seeds_and_epochs_differ_and_repeat() -> None:
     assert grouped_order(LENGTHS, 8, 1) == grouped_order(LENGTHS, 8, 1)
     assert grouped_order(LENGTHS, 8, 1) != grouped_order(LENGTHS, 8, 2)
-    first, second = (set(map(frozenset, drawn(LENGTHS, 8, seed, grouped=True))) for seed in (1, 2))
+    first, second = (set(map(frozenset, batches_of(LENGTHS, 8, seed))) for seed in (1, 2))
     assert len(first & second) < len(first) / 2  # other batches, not only another order of the same
 
 

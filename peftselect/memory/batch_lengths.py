@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftselect.batching import grouped_order, shuffled_order
 from peftselect.data import read_rows, token_lengths
 
 if TYPE_CHECKING:
@@ -46,14 +46,15 @@ def batch_lengths(
     """Read a training file and draw its batches. DataError where it cannot be read."""
     rows = read_rows(file, task, columns or {})
     sources, targets, origin = token_lengths(rows, task, base)
-    batches = [batch for epoch in range(EPOCHS) for batch in drawn(sources, batch_size, epoch)]
+    batches = [batch for epoch in range(EPOCHS) for batch in drawn(len(sources), batch_size, epoch)]
     lengths, answers = ([max(of[row] for row in batch) for batch in batches] for of in (sources, targets))
     return BatchLengths(len(rows), spread(sources), spread(lengths), spread(answers), origin)
 
 
-def drawn(lengths: Sequence[int], batch_size: int, seed: int, *, grouped: bool = False) -> list[list[int]]:
-    """The batches of one epoch, each the indices of its rows; ``grouped``: rows of like length together."""
-    order = grouped_order(lengths, batch_size, seed) if grouped else shuffled_order(len(lengths), seed)
+def drawn(rows: int, batch_size: int, seed: int) -> list[list[int]]:
+    """The batches of one shuffled epoch, each the indices of its rows."""
+    order = list(range(rows))
+    random.Random(seed).shuffle(order)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 

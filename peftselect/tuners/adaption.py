@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from peftselect.tuners.attention import AttentionTuner
 from peftselect.tuners.base import Tuner, TunerConfig, TunerLayer
 from peftselect.tuners.registry import register_tuner
 
@@ -70,23 +71,12 @@ class AdaptionLayer(TunerLayer):
         return self.base_layer(*args, **kwargs)
 
 
-class AdaptionModel(Tuner):
+class AdaptionModel(AttentionTuner):
     """The tuner."""
 
     prefix = "psel_adaption_"
+    implementation = IMPLEMENTATION
     tuner_layer_cls = AdaptionLayer
-
-    def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
-        """Have the model call our attention function; ValueError where it calls none."""
-        model.set_attn_implementation(IMPLEMENTATION)  # type: ignore[operator]
-        if model.config._attn_implementation != IMPLEMENTATION:  # type: ignore[union-attr]
-            raise ValueError(f"{type(model).__name__} does not call its attention through transformers' registry")
-
-    def unload(self) -> Any:
-        """The base model, with the attention that it had."""
-        model = super().unload()
-        model.set_attn_implementation("sdpa")
-        return model
 
 
 def adaption_attention(

@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from peftselect.tuners.attention import AttentionTuner
 from peftselect.tuners.base import Tuner, TunerConfig, TunerLayer
 from peftselect.tuners.registry import register_tuner
 
@@ -83,10 +84,11 @@ class PrefixLayer(TunerLayer):
         return self.base_layer(*args, **kwargs)
 
 
-class PrefixModel(Tuner):
+class PrefixModel(AttentionTuner):
     """The tuner; holds the MLP that makes prefixes, where there is one."""
 
     prefix = "psel_prefix_"
+    implementation = IMPLEMENTATION
     tuner_layer_cls: type[TunerLayer] = PrefixLayer
     shared_modules: ClassVar[tuple[str, ...]] = ("psel_prefix_inner", "psel_prefix_outer")
     shared_parameters: ClassVar[tuple[str, ...]] = ("psel_prefix_input",)
@@ -109,18 +111,6 @@ class PrefixModel(Tuner):
         """Names of the attention modules that a configuration targets."""
         names = (name.replace(".base_layer", "") for name, _ in self.model.named_modules())
         return [name for name in dict.fromkeys(names) if self._check_target_module_exists(config, name)]
-
-    def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
-        """Have the model call our attention function; UnsupportedError where it calls none."""
-        model.set_attn_implementation(IMPLEMENTATION)  # type: ignore[operator]
-        if model.config._attn_implementation != IMPLEMENTATION:  # type: ignore[union-attr]
-            raise ValueError(f"{type(model).__name__} does not call its attention through transformers' registry")
-
-    def unload(self) -> Any:
-        """The base model, with the attention that it had."""
-        model = super().unload()
-        model.set_attn_implementation("sdpa")
-        return model
 
 
 def prefix_attention(
