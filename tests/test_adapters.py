@@ -340,8 +340,13 @@ MIXING = [
 
 @pytest.mark.parametrize(("name", "kind"), MIXING)
 def test_what_cannot_decode_with_a_cache_decodes_without(name: str, kind: str) -> None:
+    import torch
+
     model, _, _ = applied(name, kind, LANGUAGE_HEADS[kind])
     assert model.generation_config.use_cache is False
+    wanted: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    whole = model.generate(input_ids=ids(), use_cache=False, **wanted)
+    assert torch.equal(model.generate(input_ids=ids(), **wanted), whole)
 
 
 def test_there_are_methods_that_mix_positions() -> None:
