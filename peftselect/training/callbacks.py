@@ -219,8 +219,8 @@ class Tell(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """One optimizer step more."""
-        taken = max(self.peak.measured().values(), default=0) if self.peak else 0
-        parts = (self._loss, self._score, f"memory {size(taken)}" if taken else "")
+        memory = f"memory {size(self.peak.in_use)}" if self.peak else ""
+        parts = (self._loss, self._score, memory)
         self.observer.progress(state.global_step, state.max_steps, ", ".join(filter(None, parts)))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:

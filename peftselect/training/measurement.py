@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class PeakMemory:
         if self.cuda:
             self.allocated = max(self.allocated, torch.cuda.max_memory_allocated())
             self.reserved = max(self.reserved, torch.cuda.max_memory_reserved())
+
+    @property
+    def in_use(self) -> int:
+        """Bytes that a bar shows: the allocator's peak on CUDA, what the process holds in RAM now on a CPU."""
+        return self.allocated if self.cuda else int(psutil.Process().memory_info().rss)
 
     def measured(self) -> dict[str, int]:
         """``peak_memory_bytes`` and ``peak_reserved_bytes`` (CUDA), or ``peak_rss_growth_bytes`` (CPU)."""
