@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 PRECISIONS: tuple[str, ...] = ("bf16", "fp16", "fp32")
 QUANTIZATIONS: tuple[str, ...] = ("none", "int8", "nf4")
 DEFAULT_BATCH_SIZE = 8
+#: the user's own records and settings of late, and the predictor that was fitted with them
+_LATEST_FIT: list[tuple[tuple[list[RunRecord], Settings], Predictor]] = []
 
 
 def build_problem(
@@ -242,7 +244,11 @@ def predictor() -> Predictor:
     from peftselect.results import user_store
 
     own = user_store().read(broken=[])
-    return Predictor.fit([*_shipped(), *own], traits(), settings()) if own else _shipped_predictor()
+    if not own:
+        return _shipped_predictor()
+    if not _LATEST_FIT or _LATEST_FIT[-1][0] != (own, settings()):
+        _LATEST_FIT[:] = [((own, settings()), Predictor.fit([*_shipped(), *own], traits(), settings()))]
+    return _LATEST_FIT[-1][1]
 
 
 def traits() -> dict[str, frozenset[str]]:

@@ -9,6 +9,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
@@ -41,6 +42,17 @@ _REQUIRED_STAGE_ATTRIBUTES = ("name", "title", "summary", "references", "places"
 _REQUIRED_TASK_ATTRIBUTES = ("name", "title", "family", "heads", "columns", "metrics", "default_models")
 
 
+class _Manager(pluggy.PluginManager):
+    """pluggy's manager, which looks no closer at what in a module bears no mark of :data:`peftselect.hookimpl`: 140
+    modules of a score of names each are a good part of the time until an answer."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> pluggy.HookimplOpts | None:
+        """The marker's options of one name of a plugin, if it is a hook."""
+        if isinstance(plugin, ModuleType) and not hasattr(vars(plugin).get(name), f"{GROUP}_impl"):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+
 @dataclass
 class PluginHost:
     """The registered plugins, and those which could not be loaded.
@@ -60,7 +72,7 @@ class PluginHost:
     @classmethod
     def load(cls, *, external: bool = True) -> PluginHost:
         """Load the built-ins and, unless told otherwise, every installed distribution with our entry-point group."""
-        host = cls(pluggy.PluginManager(GROUP))
+        host = cls(_Manager(GROUP))
         host.manager.add_hookspecs(hookspecs)
         for name in filter(None, os.environ.get(DISABLE_VARIABLE, "").split(",")):
             host.manager.set_blocked(name.strip())

@@ -71,7 +71,6 @@ class Kernel:
     def __init__(self, settings: Settings, traits: Mapping[str, frozenset[str]]) -> None:
         self.settings = settings
         self.traits = traits
-        self._likenesses: dict[tuple[str, str], float] = {}
 
     def parts(
         self, left: Sequence[tuple[Cell, str]] | Side, right: Sequence[tuple[Cell, str]] | Side
@@ -88,19 +87,28 @@ class Kernel:
         theirs = {name: index for index, name in enumerate(right.methods)}
         renamed = np.array([theirs.get(name, -1) for name in left.methods], dtype=int)
         found["method"] = renamed[left.method_at][:, None] == right.method_at[None, :]
-        like = np.array([[self.likeness(one, other) for other in right.methods] for one in left.methods])
+        like = self.likeness(left.methods, right.methods)
         found["structure"] = like[np.ix_(left.method_at, right.method_at)]
         return found
 
-    def likeness(self, one: str, other: str) -> float:
-        """Share of the structural traits that two methods have in common (Jaccard; 1 for a method and itself)."""
-        if one == other:
-            return 1.0
-        if (one, other) not in self._likenesses:
-            a, b = self.traits.get(one, frozenset()), self.traits.get(other, frozenset())
-            found = len(a & b) / len(a | b) if a and b else 0.0
-            self._likenesses[one, other] = self._likenesses[other, one] = found
-        return self._likenesses[one, other]
+    def likeness(self, ones: Sequence[str], others: Sequence[str]) -> Any:
+        """Share of the structural traits that methods have in common, (len(ones), len(others)): Jaccard; 1 for a method
+        and itself, 0 where nothing is known of one."""
+        import numpy as np
+
+        every = sorted({*ones, *others})
+        known = sorted({trait for name in every for trait in self.traits.get(name, ())})
+        places = {trait: index for index, trait in enumerate(known)}
+        has = np.zeros((len(every), len(places)))
+        for row, name in enumerate(every):
+            has[row, [places[trait] for trait in self.traits.get(name, ())]] = 1.0
+        row_of = {name: index for index, name in enumerate(every)}
+        left, right = ([row_of[name] for name in names] for names in (ones, others))
+        common = has[left] @ has[right].T
+        either = has[left].sum(1)[:, None] + has[right].sum(1)[None, :] - common
+        found = common / np.maximum(either, 1.0)
+        found[np.array(left)[:, None] == np.array(right)[None, :]] = 1.0
+        return found
 
     def mix(self, parts: Mapping[str, Any], *, source: bool = True, cell: bool = True) -> Any:
         """The covariance of the parts, with or without what a source and a comparison have to themselves."""
