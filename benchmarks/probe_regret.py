@@ -25,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftselect.question import under
 from peftselect.training.halving import Tried, alive, each, survivors
 from peftselect.training.probe import RATES, plan_probe
 
@@ -89,8 +90,10 @@ def train_arm(plan: RunPlan, arm: int) -> dict[str, Any]:
 
     assert plan.probe is not None
     chosen = plan.probe.arms[arm]
+    same_head = under(plan.problem, chosen.candidate.method).shape.head == plan.problem.shape.head
     looks = sorted({step for budget in BUDGETS if arm < BUDGETS[budget][0] for _, step in rungs(budget)})
     seen: dict[str, float] = {}
+    losses: dict[str, float] = {}
 
     class Look(TrainerCallback):  # type: ignore[misc]
         """Scores the validation rows at the rungs, without a trace in the random numbers."""
@@ -101,7 +104,10 @@ def train_arm(plan: RunPlan, arm: int) -> dict[str, Any]:
                 import torch
 
                 started, random_state = time.perf_counter(), torch.get_rng_state()
-                seen[str(state.global_step)] = session.monitor(ready.runner).scores[METRIC]
+                found = session.monitor(ready.runner)
+                seen[str(state.global_step)] = found.scores[METRIC]
+                if found.loss is not None and same_head:
+                    losses[str(state.global_step)] = found.loss
                 ready.model.train()
                 torch.set_rng_state(random_state)
                 self.seconds = getattr(self, "seconds", 0.0) + time.perf_counter() - started
@@ -120,17 +126,25 @@ def train_arm(plan: RunPlan, arm: int) -> dict[str, Any]:
         "method": chosen.method,
         "learning_rate": chosen.candidate.recipe.learning_rate,
         "validation": {step: round(value, 6) for step, value in seen.items()},
+        "loss": {step: round(value, 6) for step, value in losses.items()},
         "test": round(final.scores[METRIC], 6),
         "train_seconds": round(seconds, 2),
         "look_seconds": round(look.seconds / len(looks), 2),
     }
 
 
+def _left(arms: Sequence[dict[str, Any]], before: Sequence[int], step: int) -> list[int]:
+    """The candidates that go on from a rung."""
+    rung = str(step)
+    tried = [Tried(at, step, arms[at]["validation"][rung], 0.0, loss=arms[at].get("loss", {}).get(rung)) for at in before]
+    return survivors(tried, True)
+
+
 def winner(arms: Sequence[dict[str, Any]], budget: str) -> int:
     """The candidate that a probe of this budget chooses."""
     left = list(range(BUDGETS[budget][0]))
     for _, step in rungs(budget):
-        left = survivors([Tried(arm, step, arms[arm]["validation"][str(step)], 0.0) for arm in left], True)
+        left = _left(arms, left, step)
     return left[0]
 
 
@@ -144,7 +158,7 @@ def extra(arms: Sequence[dict[str, Any]], budget: str) -> tuple[int, float]:
             if arm != chosen:
                 steps += step - before
                 seconds += (step - before) * arms[arm]["train_seconds"] / STEPS
-        left = survivors([Tried(arm, step, arms[arm]["validation"][str(step)], 0.0) for arm in left], True)
+        left = _left(arms, left, step)
         before = step
     return steps, seconds
 
@@ -206,15 +220,17 @@ def summary(runs: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def measure(data: Path, sets: Sequence[str], seeds: Iterable[int], store: Path) -> None:
-    """Train what is missing, and store after each training."""
+    """Train what is missing, or is stored of other candidates than are recommended now; store after each training."""
     known: dict[str, Any] = json.loads(store.read_text(encoding="utf-8"))["runs"] if store.exists() else {}
     for seed in seeds:
         for name in sets:
             plan = settle(data, name, seed)
             assert plan.probe is not None
-            for arm in range(len(plan.probe.arms)):
+            for arm, chosen in enumerate(plan.probe.arms):
                 key = f"{name} {seed} {arm}"
-                if key in known:
+                recipe = chosen.candidate.recipe
+                stored = known.get(key, {})
+                if (stored.get("method"), stored.get("learning_rate")) == (chosen.method, recipe.learning_rate):
                     continue
                 known[key] = train_arm(plan, arm)
                 print(key, json.dumps(known[key]), flush=True)

@@ -55,6 +55,8 @@ def test_the_better_half_goes_on_and_the_recommended_one_where_they_are_equal() 
     assert survivors(tried, True) == [1, 3]
     assert survivors(tried, False) == [0, 2]
     assert survivors([*tried[:3], Tried(3, 9, None, 0.0, "diverged")], True) == [1, 0]
+    alike = [Tried(arm, 9, 0.5, 0.0, loss=loss) for arm, loss in enumerate((None, 0.7, 0.6))]
+    assert survivors(alike, True) == survivors(alike, False) == [2, 1]
     assert survivors([Tried(0, 9, None, 0.0, "oom"), Tried(1, 9, None, 0.0, "diverged")], True) == []
 
 
@@ -116,7 +118,7 @@ def test_the_winner_ends_as_a_run_that_was_given_it_by_hand(
     assert all(0 <= item["score"] <= 1 for row in found["rounds"] for item in row)
     assert (found["steps"], found["extra_steps"]) == (32, 20)
     last = found["rounds"][-1]
-    best = max(last, key=lambda item: (item["score"], -item["arm"]))
+    best = max(last, key=lambda item: (item["score"], -item["loss"], -item["arm"]))
     assert found["winner"] == {"method": best["method"], "learning_rate": best["learning_rate"]}
     assert result.record.candidate["method"] == best["method"]
     assert result.record.measured["steps"] == 20

@@ -29,6 +29,8 @@ class Evaluated:
     scores: dict[str, float]
     #: of predicting all rows, without decoding and scoring
     seconds: float = 0.0
+    #: the model's mean loss on the rows, where predicting gives one (not where text is generated)
+    loss: float | None = None
 
 
 class Evaluation:
@@ -51,11 +53,13 @@ class Evaluation:
             # labels would cost a second forward pass for a loss that nobody reads
             data = data.remove_columns([name for name in ("labels",) if name in data.column_names])
         started = time.perf_counter()
-        outputs = _first(trainer.predict(data, **arguments).predictions, len(data))
+        found = trainer.predict(data, **arguments)
+        outputs = _first(found.predictions, len(data))
         seconds = time.perf_counter() - started
         predictions = self.task.decode(outputs, self.rows, self.encoded, self.context)
         scores = self.task.score(predictions, self.rows) if score else {}
-        return Evaluated(predictions, {name: float(value) for name, value in scores.items()}, seconds)
+        scores = {name: float(value) for name, value in scores.items()}
+        return Evaluated(predictions, scores, seconds, (found.metrics or {}).get("test_loss"))
 
 
 def _first(outputs: Any, number: int) -> Any:

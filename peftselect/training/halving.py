@@ -30,13 +30,15 @@ class Budget:
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate at the end of a round: the optimizer step it has come to, its score on the validation rows."""
+    """A candidate at the end of a round: the optimizer step it has come to, its score and, where there is one, its mean
+    loss on the validation rows."""
 
     arm: int
     step: int
     score: float | None
     seconds: float
     status: str = "ok"
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,18 @@ def each(steps: int, rounds: int, number: int) -> int:
 
 
 def survivors(tried: Sequence[Tried], higher_is_better: bool) -> list[int]:
-    """The better half's arms, best first; where scores are equal the order of the recommendation decides."""
+    """The better half's arms, best first.
+
+    Where scores are equal (all candidates may still answer the most frequent label) the lower loss decides, then the
+    order of the recommendation.
+    """
     sign = -1 if higher_is_better else 1
+
+    def place(item: Tried) -> tuple[float, float, int]:
+        return sign * float(item.score or 0.0), math.inf if item.loss is None else item.loss, item.arm
+
     scored = [item for item in tried if item.status == "ok" and item.score is not None]
-    ranked = sorted(scored, key=lambda item: (sign * float(item.score or 0.0), item.arm))
-    return [item.arm for item in ranked[: math.ceil(len(tried) / 2)]]
+    return [item.arm for item in sorted(scored, key=place)[: math.ceil(len(tried) / 2)]]
 
 
 def outcome_of(document: Mapping[str, Any]) -> Outcome:

@@ -107,24 +107,26 @@ class _Halving:
         folder.mkdir(parents=True, exist_ok=True)
         chosen = self.probe.arms[arm]
         self.observer.stage(f"probe, round {number + 1} of {self.probe.rounds}: {title(chosen)}")
-        step, score, status = before, None, "ok"
+        step, score, loss, status = before, None, None, "ok"
         try:
-            step, score, status = self._train(chosen, folder, StopAt(target, deadline))
+            step, score, loss, status = self._train(chosen, folder, StopAt(target, deadline))
         except Exception as error:
             if not machine.is_out_of_memory(error):
                 raise
             status = "oom"
             error.__traceback__ = None  # it would keep the model in memory
         machine.release()
-        tried = Tried(arm, step, score, time.monotonic() - started, status)
+        tried = Tried(arm, step, score, time.monotonic() - started, status, loss)
         metric = self.plan.problem.task.metric
         told = {"diverged": "it diverges", "oom": "it ran out of memory"}.get(status, f"no {metric}")
         told = told if score is None else f"{metric} {score:.4f}"
         self.observer.stage(f"  {told} after {step:,} step{'s' * (step != 1)}")
         return tried
 
-    def _train(self, chosen: RankedCandidate, folder: Path, stop: StopAt) -> tuple[int, float | None, str]:
-        """(step, score on the validation rows, status) of a candidate that goes on from where it was."""
+    def _train(
+        self, chosen: RankedCandidate, folder: Path, stop: StopAt
+    ) -> tuple[int, float | None, float | None, str]:
+        """(step, score and loss on the validation rows, status) of a candidate that goes on from where it was."""
         plan = with_candidate(self.plan, chosen)
         plan = replace(plan, order=replace(plan.order, report_to=()))  # only the run itself is told of
         here = machine.settle(plan.problem, chosen.candidate, plan.cpu)
@@ -133,11 +135,13 @@ class _Halving:
         checkpoints.fit(ready.runner, unfinished.newest(folder), self.stopper, until=stop.step)
         step = int(ready.runner.state.global_step)
         if ready.trouble:
-            return step, None, "diverged"
+            return step, None, None, "diverged"
         started = time.monotonic()
-        score = finite(session.monitor(ready.runner).scores).get(plan.problem.task.metric)
+        found = session.monitor(ready.runner)
         self.scoring_seconds = time.monotonic() - started
-        return step, score, "ok"
+        # the loss of another head (words in place of labels) is no measure of this one's
+        loss = found.loss if plan.problem.shape.head == self.plan.problem.shape.head else None
+        return step, finite(found.scores).get(plan.problem.task.metric), loss, "ok"
 
     def _bounds(self, number: int, before: int, done: list[Tried], waiting: int) -> tuple[int | None, float | None]:
         """(the step to come to, the time at which to stop all the same) of the next candidate of a round.
