@@ -393,3 +393,15 @@ def test_a_run_that_is_stopped_before_the_choice_goes_on_exactly(
     result = peftselect.resume(order["output"])
     assert weights(result.output) == weights(whole.output)
     assert result.record.scores == whole.record.scores
+
+
+def test_parts_of_places_that_are_gone_are_no_parts_of_new_ones() -> None:
+    import torch
+
+    from peftselect.tuners.changes import Bounds
+
+    bounds = Bounds([0, 10, 20])
+    for first in range(11):  # memory that one tensor leaves is likely the next one's, and with it its identity
+        places = torch.cat([torch.arange(first), torch.arange(10, 20 - first)]).int()
+        assert bounds.of(places, 0) == (0, first)
+        del places

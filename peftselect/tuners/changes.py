@@ -76,20 +76,23 @@ def running_sums(sizes: Iterable[int]) -> list[int]:
 
 
 class Bounds:
-    """Which part of sorted places lies in which slot. Looked up again only when the places have changed."""
+    """Which part of sorted places lies in which slot. Looked up again only when the places have changed.
+
+    The places that were seen are held: the identity of a tensor that is gone is soon another's.
+    """
 
     def __init__(self, starts: Sequence[int]) -> None:
         self._starts = list(starts)
-        self._seen: Any = None
+        self._seen: tuple[torch.Tensor, int] | None = None
         self._bounds: list[int] = []
 
     def tell(self, places: torch.Tensor, bounds: list[int]) -> None:
         """Places whose parts are known."""
-        self._seen, self._bounds = (id(places), places._version), bounds
+        self._seen, self._bounds = (places, places._version), bounds
 
     def of(self, places: torch.Tensor, position: int) -> tuple[int, int]:
         """(first, past the last) of the places in the slot at ``position``."""
-        if self._seen != (id(places), places._version):
+        if self._seen is None or self._seen[0] is not places or self._seen[1] != places._version:
             starts = torch.tensor(self._starts, device=places.device)
             self.tell(places, torch.searchsorted(places.long(), starts).tolist())
         return self._bounds[position], self._bounds[position + 1]
