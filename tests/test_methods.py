@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from peftselect.errors import InputError
 from peftselect.method import ApplyContext, Method, resolve_values
 from peftselect.modeling import count_parameters
 from peftselect.plugin_manager import PluginHost
+from peftselect.shape import ModelShape
 from peftselect.testing import MethodContract
 from peftselect.testing.models import logits
 from tests.test_shapes import QUESTIONS, build
@@ -81,16 +83,21 @@ class TestPrefixMadeByANetwork(MethodContract):
 @pytest.mark.parametrize(("kind", "index"), QUESTIONS, ids=[f"{kind}-{index}" for kind, index in QUESTIONS])
 def test_counts_are_exact_on_every_architecture(kind: str, index: int) -> None:
     counted = 0
+    built: dict[str, tuple[Any, ModelShape] | None] = {}
     for name, method in METHODS.items():
         for head in sorted(method.heads):
-            try:
-                model, shape = build(kind, index, head)
-            except (InputError, ValueError):  # no such head; tests/test_shapes.py says which there must be
+            if head not in built:
+                try:
+                    built[head] = build(kind, index, head)
+                except (InputError, ValueError):  # no such head; tests/test_shapes.py says which there must be
+                    built[head] = None
+            if (found := built[head]) is None:
                 continue
+            model, shape = found
             values = resolve_values(method, shape)
             if shape.architecture not in method.architectures or method.unsupported(shape, values):
                 continue
-            wrapped = method.apply(model, values, ApplyContext(shape, "test", 10))
+            wrapped = method.apply(copy.deepcopy(model), values, ApplyContext(shape, "test", 10))
             assert count_parameters(wrapped)[0] == method.trainable_parameters(shape, values), f"{name} {head}"
             counted += 1
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -15,6 +16,16 @@ from peftselect.testing.models import LABELS, TINY, Case, batch, loss_of, quiet,
 STEPS = 6
 #: the first two of these that a method serves stand for the rest where it is not tried thoroughly
 QUICK_KINDS = ("bert", "llama", "wav2vec2", "t5", "gpt2", "bart", "whisper")
+
+
+#: tiny models by their folder, as they were read: tests take copies, which are made ten times as fast
+_MODELS: dict[str, Any] = {}
+
+
+def _read(case: Case, quantization: Any) -> Any:
+    recipe = Recipe("fp32", quantization, 2, 1, False, 1e-2, 1, 16)
+    with quiet():
+        return load_model(case.base, case.shape, recipe, LABELS if case.shape.head.num_labels else ())
 
 
 class MethodCases:
@@ -65,9 +76,12 @@ class MethodCases:
         """The tiny base model, quantised where the method needs it."""
         if self.method.quantized_base == "required":
             quantization = "nf4"
-        recipe = Recipe("fp32", quantization, 2, 1, False, 1e-2, 1, 16)
-        with quiet():
-            return load_model(case.base, case.shape, recipe, LABELS if case.shape.head.num_labels else ())
+        if quantization is not None:
+            return _read(case, quantization)
+        folder = case.base.load_from
+        if folder not in _MODELS:
+            _MODELS[folder] = _read(case, None)
+        return copy.deepcopy(_MODELS[folder])
 
     def apply(self, model: Any, case: Case, *, quantized: bool = False) -> Any:
         """``model`` with the method on it."""
