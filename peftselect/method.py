@@ -112,6 +112,8 @@ class Method(ABC):
     family: ClassVar[Family]
     structure: ClassVar[Structure]
     references: ClassVar[tuple[Reference, ...]]
+    #: where the default learning rate comes from, a phrase for the card; what is our own choice says "ours"
+    rate_from: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[Kind] = "runnable"
     #: for what is not runnable: why, and what to use instead

@@ -21,7 +21,7 @@ class Adamss(UpdateMethod):
     summary = "Clusters the outputs of each layer and gives every cluster a small update in the leading directions."
     aliases = ("adaptive_multi_subspace",)
     structure = replace(UpdateMethod.structure, intra_connectivity="dense: linear MLPs of clusters")
-    # values and rate of the PEFT project's run
+    # values of the PEFT project's run
     references = (
         Reference(
             "AdaMSS: Adaptive Multi-Subspace Approach for Parameter-Efficient Fine-Tuning",
@@ -29,9 +29,14 @@ class Adamss(UpdateMethod):
             2025,
         ),
     )
+    rate_from = (
+        "Zheng et al. 2025, table 19: mostly 1e-3 for RoBERTa (5e-4 to 1e-2); for models wider than 1,024 the PEFT"
+        " project's run"
+    )
     formula = "Σ (K·r + out) over the target layers, K = num_subspaces"
     tuner = "AdamssConfig"
     rate = 1e-4
+    narrow_rate = 1e-3
     simplified = ("All subspaces are trained to the end, where the paper prunes them while training.",)
     limits = (
         "Starts with a decomposition and a clustering of every target's weight.",

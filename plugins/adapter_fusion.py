@@ -34,7 +34,6 @@ class AdapterFusion(AdapterMethod):
         integration_form="weighted addition",
         workspace="FFN",
     )
-    # Pfeiffer et al. 2021, section 4: rate 5e-5 for the fusion
     references = (
         Reference(
             "AdapterFusion: Non-Destructive Task Composition for Transfer Learning",
@@ -42,6 +41,7 @@ class AdapterFusion(AdapterMethod):
             2021,
         ),
     )
+    rate_from = "Pfeiffer et al. 2021, section 4: 5e-5 for the fusion"
     formula = "N_ffn·(3·d² + 2·d)"
     thesis = ("2.3",)
     needs = "two or more adapters that adapter_pfeiffer trained on this base model: --set adapters=DIR,DIR"

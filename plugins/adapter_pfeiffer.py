@@ -30,8 +30,7 @@ class Pfeiffer(AdapterMethod):
         integration_form="direct addition",
         workspace="FFN",
     )
-    # Pfeiffer et al. 2021, section 4: widths of a sixteenth of the model's, rate 1e-4 over 30 epochs; short runs want
-    # Houlsby's 1e-3
+    # Pfeiffer et al. 2021, section 4: widths of a sixteenth of the model's
     references = (
         Reference(
             "AdapterFusion: Non-Destructive Task Composition for Transfer Learning",
@@ -39,6 +38,7 @@ class Pfeiffer(AdapterMethod):
             2021,
         ),
     )
+    rate_from = "ours, as for Houlsby's adapters; Pfeiffer et al. 2021 train at 1e-4 for 30 epochs"
     formula = "N_ffn·(2·d·b + b + d)"
     thesis = ("2.2.7", "2.3")
     limits = ("Cannot be merged: every call of the model pays for the adapters.",)

@@ -30,13 +30,16 @@ class AdapterBias(AdapterMethod):
         integration_form="direct addition",
         workspace="FFN: second linear layer",
     )
-    # Fu et al. 2022, section 4: rates 1e-4 to 1e-3 over 20 epochs; with so few parameters short runs want more
     references = (
         Reference(
             "AdapterBias: Parameter-efficient Token-dependent Representation Shift for Adapters in NLP Tasks",
             "https://arxiv.org/abs/2205.00305",
             2022,
         ),
+    )
+    rate_from = (
+        "ours; Fu et al. 2022 (section 4) train at 1e-4 to 1e-3 for 20 epochs, and so few parameters want more in a "
+        "short run"
     )
     formula = "N_ffn·(d + f + 1)"
     thesis = ("T2.12",)

@@ -31,13 +31,13 @@ class AdapterDrop(AdapterMethod):
         integration_form="direct addition",
         workspace="FFN; attention",
     )
-    # Rücklé et al. 2021, section 3: the first five of twelve blocks left out cost 1 to 2 points; rate 1e-4, 20 epochs;
-    # short runs want Houlsby's 1e-3
+    # Rücklé et al. 2021, section 3: the first five of twelve blocks left out cost 1 to 2 points
     references = (
         Reference(
             "AdapterDrop: On the Efficiency of Adapters in Transformers", "https://arxiv.org/abs/2010.11918", 2021
         ),
     )
+    rate_from = "ours, as for Houlsby's adapters; Rücklé et al. 2021 train at 1e-4 for 20 epochs"
     formula = "(1 − dropped/L)·(N_att + N_ffn)·(2·d·b + b + d)"
     thesis = ("2.2.7", "2.3")
     limits = (

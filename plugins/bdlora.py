@@ -30,6 +30,7 @@ class BdLora(LowRankMethod):
             2025,
         ),
     )
+    rate_from = "LoRA's; the PEFT project's runs have 1e-4, as for LoRA"
     formula = "Σ (r·in + r·out/K) over the target layers (r·in/K + r·out of those that close a part), K = nblocks"
     records_like = "lora"
     judged = False

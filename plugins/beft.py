@@ -29,10 +29,11 @@ class Beft(UpdateMethod):
         integration_form="direct addition",
         workspace="attention: values",
     )
-    # targets and rate of the PEFT project's run
+    # targets of the PEFT project's run
     references = (
         Reference("BEFT: Bias-Efficient Fine-Tuning of Language Models", "https://arxiv.org/abs/2509.15974", 2025),
     )
+    rate_from = "the PEFT project's run on Llama-3.2-3B, the default of its suite"
     formula = "Σ out over the target layers"
     tuner = "BeftConfig"
     rate = 1e-4

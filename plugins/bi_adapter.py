@@ -30,7 +30,7 @@ class BiAdapter(AdapterMethod):
         integration_form="scaled addition",
         workspace="FFN",
     )
-    # Jie et al. 2023, section 4: AdaptFormer on ViT-B, inner width 32, rate 1e-3
+    # Jie et al. 2023, section 4: AdaptFormer on ViT-B, inner width 32
     references = (
         Reference(
             "Revisiting the Parameter Efficiency of Adapters from the Perspective of Precision Redundancy",
@@ -38,6 +38,7 @@ class BiAdapter(AdapterMethod):
             2023,
         ),
     )
+    rate_from = "Jie et al. 2023, section 4: 1e-3, on ViT-B"
     formula = "N_ffn·2·d·b, stored at one bit each"
     thesis = ("2.3",)
     limits = (

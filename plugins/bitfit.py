@@ -31,7 +31,6 @@ class BitFit(Method):
         integration_form="direct addition",
         workspace="all biases",
     )
-    # Ben Zaken et al. 2021, section 4: 1e-4 to 1e-3 over 16 epochs; short runs want the largest
     references = (
         Reference(
             "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models",
@@ -39,6 +38,7 @@ class BitFit(Method):
             2021,
         ),
     )
+    rate_from = "Ben Zaken et al. 2021, section 4: 1e-4 to 1e-3 over 16 epochs; the largest, for short runs"
     thesis = ("1.2.2", "T2.5", "T2.7", "T2.8", "T2.9", "T2.10", "T2.12")
     formula = "Σ of all biases"
     acts_on = frozenset({"bias"})

@@ -26,7 +26,7 @@ class Boft(UpdateMethod):
         insertion_form="sequential",
         integration_form="rotation",
     )
-    # blocks as in peft and in the PEFT project's configuration, its rate too
+    # blocks as in peft and in the PEFT project's configuration
     references = (
         Reference(
             "Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization",
@@ -34,6 +34,7 @@ class Boft(UpdateMethod):
             2023,
         ),
     )
+    rate_from = "the PEFT project's configuration for Llama-3.2-3B, the default of its suite"
     formula = "Σ (in·B + out) over the target layers, B = boft_block_size"
     tuner = "BOFTConfig"
     rate = 1e-4

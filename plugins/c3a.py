@@ -25,10 +25,12 @@ class C3a(UpdateMethod):
         intra_connectivity="dense: block-circular convolution",
         integration_form="direct addition",
     )
-    # block and rate of the PEFT project's configuration (Chen et al. 2024 tune at rates of 1e-2 to 1, for the update is
-    # divided by the width). That it starts from zero is peft's option: its default draws the start
+    # block of the PEFT project's configuration. That it starts from zero is peft's option: its default draws the start
     references = (
         Reference("Parameter-Efficient Fine-Tuning via Circular Convolution", "https://arxiv.org/abs/2407.19342", 2024),
+    )
+    rate_from = (
+        "the PEFT project's configuration; Chen et al. 2024 tune at 1e-2 to 1, for the update is divided by the width"
     )
     formula = "Σ in·out/B over the target layers, B = block_size"
     tuner = "C3AConfig"

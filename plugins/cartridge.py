@@ -41,6 +41,7 @@ class Cartridge(Method):
             2025,
         ),
     )
+    rate_from = "the authors' training script: 2e-2 for a cache of LLaMA-3.1-8B"
     formula = "(n - frozen)·2·L·g"
     limits = (
         "Decoders whose attention takes keys and values from outside.",
@@ -58,11 +59,11 @@ class Cartridge(Method):
     judged = False
 
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
-        """Length, tokens that stay (one, as an attention sink: Eyuboglu et al. 2025), and the rate of bare prefixes."""
+        """Length, tokens that stay (one, as an attention sink: Eyuboglu et al. 2025), and the rate."""
         return (
             Hyperparameter("num_virtual_tokens", 32, "int", "length of the cache", 2, 4096, search=(32, 128, 512)),
             Hyperparameter("num_frozen_tokens", 1, "int", "first tokens that are not trained", 0, 1),
-            Hyperparameter("learning_rate", 1e-2, "float", "peak learning rate", 1e-6, 1.0, log=True),
+            Hyperparameter("learning_rate", 2e-2, "float", "peak learning rate", 1e-6, 1.0, log=True),
         )
 
     def unsupported(self, shape: ModelShape, values: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ class ChildPruning(WholeChangeMethod):
     name = "child_pruning"
     title = "ChildPruning"
     summary = "Trains all weights and puts back, every few steps, all but the few that have moved most."
-    # Fu et al. 2022 (published script): a share of 0.005; the rate is that of full fine-tuning
+    # Fu et al. 2022 (published script): a share of 0.005
     references = (
         Reference("On the Effectiveness of Parameter-Efficient Fine-Tuning", "https://arxiv.org/abs/2211.15583", 2022),
         Reference(

@@ -12,7 +12,7 @@ class ChildTuningD(MaskMethod):
     title = "Child-Tuning_D"
     summary = "Trains the share of the weights that carries the most Fisher information on the task."
     aliases = ("child_tuning",)
-    # Xu et al. 2021, appendix: shares of 0.1, 0.2 and 0.3, the rates of full fine-tuning
+    # Xu et al. 2021, appendix: shares of 0.1, 0.2 and 0.3
     references = (
         Reference(
             "Raise a Child in Large Language Model: Towards Effective and Generalizable Fine-tuning",
@@ -20,6 +20,7 @@ class ChildTuningD(MaskMethod):
             2021,
         ),
     )
+    rate_from = "as for full fine-tuning, where Xu et al. 2021 have it too"
     thesis = ("T2.7",)
     simplified = (
         "Fisher information is summed over the first steps, in which the head is trained already; the paper goes"

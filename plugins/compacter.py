@@ -30,12 +30,13 @@ class Compacter(AdapterMethod):
         workspace="FFN; attention",
         derived=False,
     )
-    # Karimi Mahabadi et al. 2021, section 4 and appendix: T5-base, inner width 768 / 32, n = 4, rank 1, rate 3e-3
+    # Karimi Mahabadi et al. 2021, section 4, and their configuration: T5-base, inner width 768 / 32, n = 4, rank 1
     references = (
         Reference(
             "Compacter: Efficient Low-Rank Hypercomplex Adapter Layers", "https://arxiv.org/abs/2106.04647", 2021
         ),
     )
+    rate_from = "the authors' configuration for T5-base: 3e-3"
     formula = "m³ + (N_att + N_ffn)·(2·R·(d + b) + b + d), m = division, R = factor_rank"
     thesis = ("1.2.2", "2.2.9", "T2.3", "T2.4")
     limits = (

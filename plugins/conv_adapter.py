@@ -30,7 +30,6 @@ class ConvAdapter(AdapterMethod):
         integration_form="direct addition",
         workspace="FFN",
     )
-    # Li et al. 2023, section 4: rates 1e-4 to 5e-3 by task, wav2vec 2.0 large
     references = (
         Reference(
             "Evaluating Parameter-Efficient Transfer Learning Approaches on SURE Benchmark for Speech Understanding",
@@ -38,6 +37,7 @@ class ConvAdapter(AdapterMethod):
             2023,
         ),
     )
+    rate_from = "ours, in the middle of the 1e-4 to 5e-3 of Li et al. 2023 (section 4, by task)"
     formula = "L·(8·d + 5·b + 2·d·⌊d/16⌋)"
     thesis = ("T2.11",)
     limits = (

@@ -25,7 +25,7 @@ class Deft(UpdateMethod):
         intra_connectivity="dense: projection and linear MLP",
         integration_form="replacement within a subspace",
     )
-    # values and rate of the PEFT project's run; the paper adapts text-to-image models
+    # values of the PEFT project's run; the paper adapts text-to-image models
     references = (
         Reference(
             "DEFT: Decompositional Efficient Fine-Tuning for Text-to-Image Models",
@@ -33,6 +33,7 @@ class Deft(UpdateMethod):
             2025,
         ),
     )
+    rate_from = "the PEFT project's run on Llama-3.2-3B, the default of its suite"
     formula = "Σ r·(in + out) over the target layers"
     tuner = "DeftConfig"
     rate = 1e-4

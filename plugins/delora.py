@@ -21,10 +21,11 @@ class DeLora(UpdateMethod):
     summary = "LoRA with the length of the update bounded by one trained number: robust to a large rate."
     aliases = ("decoupled_lora",)
     structure = replace(UpdateMethod.structure, intra_connectivity="dense: linear MLP, normalised")
-    # values and rate of the PEFT project's run
+    # values of the PEFT project's run
     references = (
         Reference("Decoupling Angles and Strength in Low-rank Adaptation", "https://arxiv.org/abs/2503.18225", 2025),
     )
+    rate_from = "the PEFT project's run on Llama-3.2-3B"
     formula = "Σ (r·(in + out) + 1) over the target layers"
     tuner = "DeloraConfig"
     rate = 1e-3

@@ -18,8 +18,9 @@ class Dora(LowRankMethod):
     name = "dora"
     title = "DoRA"
     summary = "LoRA on the direction of each weight vector, with its length trained beside it: better at low ranks."
-    # Liu et al. 2024, appendix A: rates at or below those of LoRA, rank halved at equal quality
+    # rank halved at equal quality: Liu et al. 2024, appendix A
     references = (Reference("DoRA: Weight-Decomposed Low-Rank Adaptation", "https://arxiv.org/abs/2402.09353", 2024),)
+    rate_from = "LoRA's, at or below which Liu et al. 2024 (appendix A) train"
     formula = "Σ (r·(in + out) + out) over the target layers"
     records_like = "lora"
     judged = False

@@ -31,7 +31,7 @@ class EmbeddingPrompt(Method):
         integration_form="concatenation",
         workspace="block inputs",
     )
-    # Feng and Narayanan 2023, section 3: five vectors a block, rate 5e-4 over 30 epochs; short runs want more
+    # Feng and Narayanan 2023, section 3: five vectors a block
     references = (
         Reference(
             "PEFT-SER: On the Use of Parameter Efficient Transfer Learning Approaches For Speech Emotion Recognition"
@@ -40,6 +40,7 @@ class EmbeddingPrompt(Method):
             2023,
         ),
     )
+    rate_from = "ours; Feng and Narayanan 2023 train at 5e-4 for 30 epochs, and short runs want more"
     formula = "L·n·d"
     thesis = ("T2.6",)
     limits = ("Encoders alone.", "Cannot be merged: every block reads a longer sequence.")

@@ -29,6 +29,7 @@ class Eva(LowRankMethod):
             2024,
         ),
     )
+    rate_from = "LoRA's; the authors' script has 5e-4 for LLaMA-2-7B at rank 16"
     formula = "Σ r·(in + out) over the target layers"
     # a search model reads pairs of texts, of which its own loss makes the batches
     heads = ALL_HEADS

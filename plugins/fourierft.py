@@ -20,13 +20,14 @@ class FourierFt(UpdateMethod):
     title = "FourierFT"
     summary = "Trains a few Fourier coefficients of each update, at places that all layers share."
     structure = replace(UpdateMethod.structure, intra_connectivity="sparse: coefficients of a Fourier transform")
-    # Gao et al. 2024, table 9: 1,000 coefficients, scales of 110 to 150 and rates of 3e-2 to 9e-2 for RoBERTa-base; the
-    # PEFT project's run at 1e-4 learnt nothing. That it starts from zero is peft's option: the paper draws the start
+    # Gao et al. 2024, table 9: 1,000 coefficients, scales of 110 to 150 for RoBERTa-base. That it starts from zero is
+    # peft's option: the paper draws the start
     references = (
         Reference(
             "Parameter-Efficient Fine-Tuning with Discrete Fourier Transform", "https://arxiv.org/abs/2405.03003", 2024
         ),
     )
+    rate_from = "Gao et al. 2024, table 9: 3e-2 to 9e-2 for RoBERTa-base; the PEFT project's run at 1e-4 learnt nothing"
     formula = "Σ n_frequency over the target layers"
     tuner = "FourierFTConfig"
     rate = 5e-2

@@ -25,7 +25,7 @@ class Frod(UpdateMethod):
         parameter_sharing="across layers: the basis",
         integration_form="replacement of the weight",
     )
-    # sparsity and rate of the PEFT project's run
+    # sparsity of the PEFT project's run
     references = (
         Reference(
             "FRoD: Full-Rank Efficient Fine-Tuning with Rotational Degrees for Fast Convergence",
@@ -33,6 +33,7 @@ class Frod(UpdateMethod):
             2026,
         ),
     )
+    rate_from = "the PEFT project's run on Llama-3.2-3B, the default of its suite"
     formula = "Σ (in + ρ·in²) over the target layers, ρ = sparse_rate"
     tuner = "FrodConfig"
     rate = 1e-4

@@ -32,11 +32,11 @@ class FullFinetuning(Method):
         integration_form="direct addition",
         workspace="all weights",
     )
-    # rate: Devlin et al. 2018 search 2e-5 to 5e-5; T5 models want more (1e-4 to 1e-3, Raffel et al. 2019)
     references = (
         Reference("BERT: Pre-training of Deep Bidirectional Transformers", "https://arxiv.org/abs/1810.04805", 2018),
         Reference("Exploring the Limits of Transfer Learning (T5)", "https://arxiv.org/abs/1910.10683", 2019),
     )
+    rate_from = "Devlin et al. 2018 search 2e-5 to 5e-5; T5 models want more (1e-4 to 1e-3: Raffel et al. 2019)"
     thesis = ("T2.5", "T2.6", "T2.7", "T2.8", "T2.9", "T2.10", "T2.11", "T2.12", "T2.13")
     formula = "P, every parameter"
     acts_on = frozenset({"all"})

@@ -25,7 +25,7 @@ class GLora(UpdateMethod):
         intra_connectivity="dense: linear MLPs, vectors and scalars",
         integration_form="direct addition and rescaling",
     )
-    # values and rate of the PEFT project's run, whose model has no biases; that D and E are left out is ours
+    # values of the PEFT project's run, whose model has no biases; that D and E are left out is ours
     references = (
         Reference(
             "One-for-All: Generalized LoRA for Parameter-Efficient Fine-tuning",
@@ -33,6 +33,7 @@ class GLora(UpdateMethod):
             2023,
         ),
     )
+    rate_from = "the better of the PEFT project's runs on Llama-3.2-3B (1e-4 and 5e-4)"
     formula = "Σ 2·r·(in + out), and r·(in + 1) where there is a bias, over the target layers (with the defaults)"
     tuner = "GloraConfig"
     rate = 1e-4

@@ -21,7 +21,7 @@ class GraLora(UpdateMethod):
     summary = "Cuts each weight into blocks with a small LoRA each: the same parameters, and k times the rank."
     aliases = ("granular_lora",)
     structure = replace(UpdateMethod.structure, intra_connectivity="dense: linear MLPs of blocks")
-    # values and rate of the PEFT project's configuration, which are those of Jung et al. 2025
+    # values of the PEFT project's configuration, which are those of Jung et al. 2025
     references = (
         Reference(
             "GraLoRA: Granular Low-Rank Adaptation for Parameter-Efficient Fine-Tuning",
@@ -29,6 +29,7 @@ class GraLora(UpdateMethod):
             2025,
         ),
     )
+    rate_from = "Jung et al. 2025, and the PEFT project's configuration"
     formula = "Σ r·(in + out) over the target layers"
     tuner = "GraloraConfig"
     rate = 2e-4

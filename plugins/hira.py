@@ -25,7 +25,7 @@ class Hira(UpdateMethod):
         intra_connectivity="dense: Hadamard product of the weight and a linear MLP",
         integration_form="rescaling",
     )
-    # rank of Huang et al. 2025; rate of the PEFT project's configuration, in the range of the paper's
+    # rank of Huang et al. 2025
     references = (
         Reference(
             "HiRA: Parameter-Efficient Hadamard High-Rank Adaptation for Large Language Models",
@@ -33,6 +33,7 @@ class Hira(UpdateMethod):
             2025,
         ),
     )
+    rate_from = "the PEFT project's configuration, in the range of Huang et al. 2025"
     formula = "Σ r·(in + out) over the target layers"
     tuner = "HiraConfig"
     rate = 4.5e-3

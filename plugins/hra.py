@@ -26,7 +26,7 @@ class Hra(UpdateMethod):
         insertion_form="sequential",
         integration_form="rotation",
     )
-    # Yuan et al. 2024: ranks of 8 to 32; the PEFT project's configuration has 32, and the default rate of that suite
+    # Yuan et al. 2024: ranks of 8 to 32
     references = (
         Reference(
             "Bridging The Gap between Low-rank and Orthogonal Adaptation via Householder Reflection Adaptation",
@@ -34,9 +34,14 @@ class Hra(UpdateMethod):
             2024,
         ),
     )
+    rate_from = (
+        "the authors' scripts for DeBERTa-base: 4e-3 (CoLA, RTE) to 1e-2 (MNLI); for models wider than 1,024 the PEFT "
+        "project's configuration (theirs for LLaMA-2-7B: 1e-5)"
+    )
     formula = "Σ r·in over the target layers"
     tuner = "HRAConfig"
     rate = 1e-4
+    narrow_rate = 4e-3
     limits = ("Keeps r + 1 matrices of in × in for the backward pass of every target: a large r needs much memory.",)
 
     def settings(self, shape: ModelShape) -> Sequence[Hyperparameter]:

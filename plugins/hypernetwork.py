@@ -30,8 +30,7 @@ class Hypernetwork(AdapterMethod):
         integration_form="direct addition",
         workspace="FFN; attention",
     )
-    # Karimi Mahabadi et al. 2021, section 4: T5, embeddings of 64, inner widths 24 and 48, rate 3e-4 over 2**18 steps;
-    # short runs want more
+    # Karimi Mahabadi et al. 2021, section 4: T5, embeddings of 64, inner widths 24 and 48
     references = (
         Reference(
             "Parameter-efficient Multi-task Fine-tuning for Transformers via Shared Hypernetworks",
@@ -40,6 +39,7 @@ class Hypernetwork(AdapterMethod):
         ),
         Reference("HyperNetworks", "https://arxiv.org/abs/1609.09106", 2016),
     )
+    rate_from = "ours; Karimi Mahabadi et al. 2021 train at 3e-4 for 2**18 steps, and short runs want more"
     formula = "the generator of (2·d·b + b + d) weights, and an embedding for each place"
     thesis = ("1.2.2",)
     limits = ("Cannot be merged: every call of the model pays for the adapters, and emits them first.",)

@@ -40,6 +40,7 @@ class HyperTuning(PrefixMethod):
             2022,
         ),
     )
+    rate_from = "ours: the paper trains another network, on many tasks"
     thesis = ("2.3",)
     formula = "n·w + (d + C + 1)·w + 2·(w + 1)·g·N_att"
     limits = (

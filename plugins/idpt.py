@@ -12,13 +12,14 @@ class Idpt(InstancePrefixMethod):
     title = "IDPT"
     summary = "A small generator makes the prefix of every attention from the input itself: for few-shot understanding."
     aliases = ("idpg", "instance_dependent_prompt_tuning", "id_pt")
-    # Wu et al. 2022, section 4: prompts of 5, generator width 16 to 256, rates 1e-4 to 5e-3
+    # Wu et al. 2022, section 4: prompts of 5, generator width 16 to 256
     references = (
         Reference("IDPG: An Instance-Dependent Prompt Generation Method", "https://arxiv.org/abs/2204.04497", 2022),
         Reference(
             "Standing on the Shoulders of Giant Frozen Language Models", "https://arxiv.org/abs/2204.10019", 2022
         ),
     )
+    rate_from = "Wu et al. 2022, and their script: 1e-4, 5e-4, 1e-3 and 5e-3 are searched"
     thesis = ("T2.8",)
     simplified = (
         "The instance is the mean of its frozen input embeddings; the papers also read the encoder's own output.",

@@ -19,7 +19,7 @@ class InContextLearning(BaselineMethod):
     title = "In-context learning"
     heads = LANGUAGE_MODEL_HEADS
     summary = "Puts a few solved training examples into the prompt of the base model."
-    aliases = ("icl", "few_shot_prompting", "gpt3_in_context_learning")
+    aliases = ("icl", "few_shot_prompting", "gpt3_in_context_learning", "gpt_3_icl")
     # Brown et al. 2020, section 2: ten to a hundred examples, as many as fit into the window
     references = (Reference("Language Models are Few-Shot Learners", "https://arxiv.org/abs/2005.14165", 2020),)
     thesis = ("3.3", "T2.8")

@@ -30,13 +30,14 @@ class Layerwise(ChangeMethod):
         integration_form="direct addition",
         workspace="blocks",
     )
-    # Lee et al. 2019: a quarter of the blocks gives 90 % of the quality, at the rates of full fine-tuning
+    # Lee et al. 2019: a quarter of the blocks gives 90 % of the quality
     references = (
         Reference(
             "What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning", "https://arxiv.org/abs/1911.03090",
             2019,
         ),
     )  # fmt: skip
+    rate_from = "as for full fine-tuning, where Lee et al. 2019 have it too"
     thesis = ("1.2.2",)
     formula = "k·(parameters of a block)"
     limits = (

@@ -27,10 +27,14 @@ class Lily(UpdateMethod):
         inter_connectivity="dynamic: router",
         parameter_sharing="across layers",
     )
-    # two experts, and a rate as in the PEFT project's run (which adapts the feed-forward part with r=140, A shared by
-    # 14 layers, a scale of 8); rank, scale and neighbours as in peft
+    # two experts as in the PEFT project's run (which adapts the feed-forward part with r=140, A shared by 14 layers, a
+    # scale of 8); rank, scale and neighbours as in peft
     references = (
         Reference("Low-Rank Interconnected Adaptation across Layers", "https://arxiv.org/abs/2407.09946", 2024),
+    )
+    rate_from = (
+        "the PEFT project's run; the authors' scripts have 5e-3 for RoBERTa-base at scales of 0.01 and 0.1, 3e-4 for "
+        "LLaMA-3-8B"
     )
     formula = "Σ (r·in/S + K·r) over the target layers + K·r·out for each kind of layer, K = num_B, S = stride_A"
     tuner = "LilyConfig"

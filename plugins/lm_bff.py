@@ -38,6 +38,7 @@ class LmBff(Method):
             "Making Pre-trained Language Models Better Few-shot Learners", "https://arxiv.org/abs/2012.15723", 2020
         ),
     )
+    rate_from = "Gao et al. 2021: 1e-5, 2e-5 and 5e-5 are searched"
     thesis = ("T2.8",)
     formula = "P, every parameter"
     limits = (

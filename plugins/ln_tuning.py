@@ -42,6 +42,7 @@ class LnTuning(Method):
             2023,
         ),
     )
+    rate_from = "ours, as for BitFit; Liu et al. 2022 train the norms of T0-3B at 3e-4 for 1,000 steps"
     formula = "Σ of all normalisations"
     limits = ("Normalisations of convolutions over sound stay frozen, so that none of their activations is kept.",)
     heads = ALL_HEADS | {"feature_extraction"}

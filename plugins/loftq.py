@@ -37,8 +37,7 @@ class LoftQ(PackedLowRankMethod):
         integration_form="scaled addition",
         workspace="attention; FFN",
     )
-    # Li et al. 2023, section 4: NF4 and NF2 in blocks of 64, all matrices, 5 rounds; rates as for QLoRA (1e-4 to 4e-4
-    # on LLaMA-2)
+    # Li et al. 2023, section 4: NF4 and NF2 in blocks of 64, all matrices, 5 rounds
     references = (
         Reference(
             "LoftQ: LoRA-Fine-Tuning-Aware Quantization for Large Language Models",
@@ -46,6 +45,7 @@ class LoftQ(PackedLowRankMethod):
             2023,
         ),
     )
+    rate_from = "QLoRA's by width; Li et al. 2023 (section 4) have 1e-4 to 4e-4 for LLaMA-2"
     thesis = ("2.3",)
     formula = "Σ r·(in + out) over the target layers"
     records_like = "lora"

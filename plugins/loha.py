@@ -20,7 +20,7 @@ class LoHa(UpdateMethod):
     title = "LoHa"
     summary = "Multiplies two low-rank updates elementwise: rank r² for twice the parameters of rank r."
     structure = replace(UpdateMethod.structure, intra_connectivity="dense: Hadamard product of two linear MLPs")
-    # rank and scale as in peft; the PEFT project's runs go at 1e-4 with r=32
+    # rank and scale as in peft; the PEFT project's runs have r=32
     references = (
         Reference(
             "FedPara: Low-Rank Hadamard Product for Communication-Efficient Federated Learning",
@@ -29,6 +29,7 @@ class LoHa(UpdateMethod):
         ),
         Reference("Navigating Text-To-Image Customization (LyCORIS)", "https://arxiv.org/abs/2309.14859", 2023),
     )
+    rate_from = "the PEFT project's runs on Llama-3.2-3B, the default of its suite"
     formula = "Σ 2·r·(in + out) over the target layers"
     tuner = "LoHaConfig"
     rate = 1e-4

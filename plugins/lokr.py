@@ -20,11 +20,12 @@ class LoKr(UpdateMethod):
     title = "LoKr"
     summary = "A Kronecker product of a small matrix and a low-rank one: few parameters, and no bound on the rank."
     structure = replace(UpdateMethod.structure, intra_connectivity="dense: Kronecker product with a linear MLP")
-    # values and rate of the PEFT project's run; a factor of 4 to 8 is LyCORIS's advice too
+    # values of the PEFT project's run; a factor of 4 to 8 is LyCORIS's advice too
     references = (
         Reference("Navigating Text-To-Image Customization (LyCORIS)", "https://arxiv.org/abs/2309.14859", 2023),
         Reference("KronA: Parameter Efficient Tuning with Kronecker Adapter", "https://arxiv.org/abs/2212.10650", 2022),
     )
+    rate_from = "the PEFT project's run on Llama-3.2-3B"
     formula = "Σ F² + r·(in + out)/F over the target layers, F = decompose_factor"
     tuner = "LoKrConfig"
     rate = 3e-3

@@ -26,12 +26,15 @@ class Lora(LowRankMethod):
         workspace="attention: queries/values",
         derived=False,
     )
-    # scale, rank and dropout as in thesis 4.1; Hu et al. 2021, appendix D, give rates of 2e-4 (GPT-3) to 5e-4 (RoBERTa)
-    # for tens of epochs, Schulman et al. 2025 the rate by width which short runs need
+    # scale, rank and dropout as in thesis 4.1
     references = (
         Reference("LoRA: Low-Rank Adaptation of Large Language Models", "https://arxiv.org/abs/2106.09685", 2021),
         Reference("A Rank Stabilization Scaling Factor for LoRA", "https://arxiv.org/abs/2312.03732", 2023),
         Reference("LoRA Without Regret", "https://thinkingmachines.ai/blog/lora/", 2025),
+    )
+    rate_from = (
+        "Schulman et al. 2025: 5e-4 at a width of 2,000, more for narrower models; Hu et al. 2021 (appendix D) have "
+        "2e-4 (GPT-3) to 5e-4 (RoBERTa) over tens of epochs"
     )
     thesis = (
         "1.2.2",

@@ -19,10 +19,11 @@ class LoraPlus(LowRankMethod):
     title = "LoRA+"
     summary = "LoRA with a larger learning rate for its second factor: the same adapter, learnt in fewer steps."
     aliases = ("lora_plus",)
-    # Hayou et al. 2024, section 4: a ratio of 16 in general, 4 to 8 where the task is easy; A at half of LoRA's rate
+    # Hayou et al. 2024, section 4: a ratio of 16 in general, 4 to 8 where the task is easy
     references = (
         Reference("LoRA+: Efficient Low Rank Adaptation of Large Models", "https://arxiv.org/abs/2402.12354", 2024),
     )
+    rate_from = "ours: half of LoRA's for A, so that B has eight times LoRA's (Hayou et al. 2024 give the ratio)"
     formula = "Σ r·(in + out) over the target layers"
     records_like = "lora"
     judged = False

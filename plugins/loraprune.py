@@ -38,6 +38,7 @@ class LoraPrune(ChannelMethod):
             2023,
         ),
     )
+    rate_from = "LoRA's; the authors' script has 1e-4 for Llama-3.1-8B at rank 8"
     thesis = ("2.3",)
     formula = "Σ r·(in + out) over all linear layers"
     acts_on = frozenset({"attention", "ffn"})
@@ -49,6 +50,11 @@ class LoraPrune(ChannelMethod):
         "Merging cuts feed-forward channels out; of pruned heads the weights that read them become zero, for"
         " configurations cannot say that single heads are gone.",
         "Heads that share keys and values go together; where these are one for all heads, none can.",
+    )
+
+    simplified = (
+        "Every block loses the same share; the authors' code leaves the first tenth of the blocks and the last one"
+        " whole, and prunes every tenth step, here every one.",
     )
 
     def peft_config(self, shape: ModelShape, values: Mapping[str, Any], context: ApplyContext) -> Any:

@@ -19,7 +19,7 @@ class LadderSideTuning(LadderMethod):
     title = "Ladder side-tuning (LST)"
     summary = "Trains a small transformer that reads the frozen one's blocks: no gradient enters the base."
     aliases = ("ladder_side_tuning", "ladder-side-tuning")
-    # Sung et al. 2022, section 4 and appendix: reduction 8 for T5-base, 3e-3 under AdamW
+    # Sung et al. 2022, section 4 and appendix: reduction 8 for T5-base
     references = (
         Reference(
             "LST: Ladder Side-Tuning for Parameter and Memory Efficient Transfer Learning",
@@ -27,6 +27,7 @@ class LadderSideTuning(LadderMethod):
             2022,
         ),
     )
+    rate_from = "the authors' script for T5-base: 3e-3"
     formula = (
         "Σ over blocks of (d·s + s + 1 + attention, cross-attention and FFN of width s), and d·s + d; s = d/reduction"
     )

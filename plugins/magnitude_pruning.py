@@ -12,7 +12,7 @@ class MagnitudePruning(MaskMethod):
     title = "Magnitude pruning (MagPruning)"
     summary = "Trains the largest weights of each tensor, those that pruning by size would leave."
     aliases = ("magpruning", "mag_pruning")
-    # Fu et al. 2022 (published script): a share of 0.005, 1e-4 over 20,000 steps; short runs want ten times that
+    # Fu et al. 2022 (published script): a share of 0.005
     references = (
         Reference("On the Effectiveness of Parameter-Efficient Fine-Tuning", "https://arxiv.org/abs/2211.15583", 2022),
         Reference(
@@ -21,6 +21,7 @@ class MagnitudePruning(MaskMethod):
         ),
         Reference("Block Pruning For Faster Transformers", "https://arxiv.org/abs/2109.04838", 2021),
     )  # fmt: skip
+    rate_from = "ours; the script of Fu et al. 2022 has 1e-4 over 20,000 steps, and short runs want more"
     thesis = ("T2.9",)
     simplified = (
         "Sizes are those of the pretrained weights; the published code trains all of them for some steps first.",

@@ -47,6 +47,10 @@ class MamAdapter(AdapterMethod, PrefixMethod):
             "Towards a Unified View of Parameter-Efficient Transfer Learning", "https://arxiv.org/abs/2110.04366", 2022
         ),
     )
+    rate_from = (
+        "ours, as for parallel adapters; He et al. 2022 train at 5e-5 (BART) and 1e-4 (RoBERTa) over tens of thousands "
+        "of steps"
+    )
     formula = "N_att·2·n·g + N_ffn·(2·d·b + b + d), and the prefix's MLP while it trains"
     thesis = ("2.2.11", "T2.7", "T2.13")
     limits = (

@@ -27,7 +27,7 @@ class Meft(SideMethod):
         integration_form="scaled addition",
         workspace="block",
     )
-    # Liao et al. 2023, section 4 and the authors' script for BERT: width 8, lambda 0.1, beta 1, rates 5e-4 to 8e-4
+    # Liao et al. 2023, section 4 and the authors' script for BERT: width 8, lambda 0.1, beta 1
     references = (
         Reference(
             "Make Pre-trained Model Reversible: From Parameter to Memory Efficient Fine-Tuning",
@@ -35,6 +35,7 @@ class Meft(SideMethod):
             2023,
         ),
     )
+    rate_from = "the authors' script for BERT: 5e-4 to 8e-4 are searched"
     formula = "2·L·(2·d·b + b + d)"
     thesis = ("2.3",)
     limits = (

@@ -31,10 +31,11 @@ class Mezo(Method):
         integration_form="direct addition",
         workspace="all weights",
     )
-    # Malladi et al. 2023, tables 15 and 16: 1e-7 and 1e-6 with epsilon 1e-3 (RoBERTa-large, OPT), held constant
+    # epsilon 1e-3, held constant: Malladi et al. 2023, tables 15 and 16
     references = (
         Reference("Fine-Tuning Language Models with Just Forward Passes", "https://arxiv.org/abs/2305.17333", 2023),
     )
+    rate_from = "Malladi et al. 2023, tables 15 and 16: 1e-7 and 1e-6 (RoBERTa-large, OPT)"
     formula = "P, every parameter"
     thesis = ("2.3",)
     limits = (

@@ -19,11 +19,11 @@ class MezoLora(LowRankMethod):
     title = "MeZO over LoRA"
     summary = "Trains LoRA's factors by the difference of two losses: an adapter in the memory of inference."
     aliases = ("mezo+lora", "lora_mezo")
-    # Malladi et al. 2023, tables 15 and 16: 1e-5 to 1e-4 with epsilon 1e-3 (RoBERTa-large) or 1e-2 (OPT), rank 8,
-    # alpha 16, held constant
+    # Malladi et al. 2023, tables 15 and 16: epsilon 1e-3 (RoBERTa-large) or 1e-2 (OPT), rank 8, alpha 16, held constant
     references = (
         Reference("Fine-Tuning Language Models with Just Forward Passes", "https://arxiv.org/abs/2305.17333", 2023),
     )
+    rate_from = "Malladi et al. 2023, tables 15 and 16: 1e-5 to 1e-4"
     formula = "Σ r·(in + out) over the target layers"
     thesis = ("2.3",)
     limits = (

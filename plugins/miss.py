@@ -23,13 +23,16 @@ class Miss(UpdateMethod):
     structure = replace(
         UpdateMethod.structure, intra_connectivity="dense: linear", parameter_sharing="across shards of the input"
     )
-    # rank and rate of the PEFT project's run
+    # rank of the PEFT project's run
     references = (
         Reference(
             "MiSS: Revisiting the Trade-off in LoRA with an Efficient Shard-Sharing Structure",
             "https://arxiv.org/abs/2409.15371",
             2024,
         ),
+    )
+    rate_from = (
+        "the PEFT project's run on Llama-3.2-3B, the default of its suite; the authors' script has 2e-5 for LLaMA-2-7B"
     )
     formula = "Σ r·out over the target layers"
     tuner = "MissConfig"

@@ -31,7 +31,7 @@ class Mixout(WholeChangeMethod):
         integration_form="direct addition",
         workspace="all weights",
     )
-    # Lee et al. 2020, section 5: chances of 0.7, 0.8 and 0.9 at the rate of full fine-tuning (2e-5 for BERT-large)
+    # Lee et al. 2020, section 5: chances of 0.7, 0.8 and 0.9
     references = (
         Reference(
             "Mixout: Effective Regularization to Finetune Large-scale Pretrained Language Models",
@@ -39,6 +39,7 @@ class Mixout(WholeChangeMethod):
             2019,
         ),
     )
+    rate_from = "as for full fine-tuning; Lee et al. 2020 have 2e-5 for BERT-large"
     thesis = ("T2.9",)
     formula = "P, every parameter"
     limits = (

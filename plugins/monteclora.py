@@ -27,6 +27,7 @@ class MonteClora(LowRankMethod):
             2024,
         ),
     )
+    rate_from = "LoRA's; the authors' script has 1e-4 for RoBERTa-base at an alpha of 64 and rank 8"
     formula = "Σ (r·(in + out) + r + N) over the target layers, N = num_samples"
     records_like = "lora"
     judged = False

@@ -38,6 +38,7 @@ class MultitaskPromptTuning(SoftPromptMethod):
             2023,
         ),
     )
+    rate_from = "prompt tuning's; Wang et al. 2023 have 0.3 on T5"
     thesis = ("1.2.2",)
     formula = "n·d + n·R + R·d"
     limits = (

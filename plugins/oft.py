@@ -27,13 +27,14 @@ class Oft(UpdateMethod):
         integration_form="rotation",
     )
     # blocks as in peft (the PEFT project's run has 32 blocks of 96), Cayley transform by five terms of a Neumann series
-    # as in Qiu et al. 2025; rate of the PEFT project's run
+    # as in Qiu et al. 2025
     references = (
         Reference(
             "Controlling Text-to-Image Diffusion by Orthogonal Finetuning", "https://arxiv.org/abs/2306.07280", 2023
         ),
         Reference("Orthogonal Finetuning Made Scalable", "https://arxiv.org/abs/2506.19847", 2025),
     )
+    rate_from = "the PEFT project's run on Llama-3.2-3B, the default of its suite"
     formula = "Σ in·(B − 1)/2 over the target layers, B = oft_block_size"
     tuner = "OFTConfig"
     rate = 1e-4

@@ -27,7 +27,7 @@ class Osf(UpdateMethod):
         insertion_form="in place",
         integration_form="direct addition",
     )
-    # half of the directions as in peft; rate of the PEFT project's configuration, within the 1e-5 to 1e-4 of its guide
+    # half of the directions as in peft
     references = (
         Reference(
             "Sculpting Subspaces: Constrained Full Fine-Tuning in LLMs for Continual Learning",
@@ -35,6 +35,7 @@ class Osf(UpdateMethod):
             2025,
         ),
     )
+    rate_from = "the PEFT project's configuration, within the 1e-5 to 1e-4 of its guide"
     formula = "Σ (m − k)·(in + out + 1) over the target layers, m = min(in, out), k = effective_rank·m"
     tuner = "OSFConfig"
     rate = 5e-5

@@ -30,13 +30,13 @@ class ParallelAdapter(AdapterMethod):
         integration_form="scaled addition",
         workspace="FFN",
     )
-    # He et al. 2022, section 4 and appendix: width 512, scale 4, rate 5e-5 for BART and 1e-4 for RoBERTa over tens of
-    # thousands of steps; short runs want more
+    # He et al. 2022, section 4 and appendix: width 512, scale 4
     references = (
         Reference(
             "Towards a Unified View of Parameter-Efficient Transfer Learning", "https://arxiv.org/abs/2110.04366", 2022
         ),
     )
+    rate_from = "ours; He et al. 2022 train at 5e-5 (BART) and 1e-4 (RoBERTa) over tens of thousands of steps"
     formula = "N_ffn·(2·d·b + b + d)"
     thesis = ("2.2.11", "T2.6", "T2.13")
     limits = ("Cannot be merged: every call of the model pays for the adapters.",)

@@ -45,14 +45,17 @@ class Peqa(PackedMethod):
         integration_form="rescaling",
         workspace="FFN; attention",
     )
-    # Kim et al. 2023, appendix: rates of 5e-6 to 6e-5 for AdamW on models of 2.7B to 65B (scales are about 1e-2,
-    # a step of Adam is as large as the rate), bits 3 and 4, one scale a channel by default
+    # Kim et al. 2023, appendix: bits 3 and 4, one scale a channel by default
     references = (
         Reference(
             "Memory-Efficient Fine-Tuning of Compressed Large Language Models via sub-4-bit Integer Quantization",
             "https://arxiv.org/abs/2305.14152",
             2023,
         ),
+    )
+    rate_from = (
+        "Kim et al. 2023, appendix: 5e-6 to 6e-5 for models of 2.7B to 65B; scales are about 1e-2, a step of Adam as "
+        "large as the rate"
     )
     thesis = ("2.3",)
     formula = "Σ out over the target layers (out · in/G with groups of G inputs)"

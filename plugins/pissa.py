@@ -23,6 +23,7 @@ class Pissa(LowRankMethod):
             "PiSSA: Principal Singular Values and Singular Vectors Adaptation", "https://arxiv.org/abs/2404.02948", 2024
         ),
     )
+    rate_from = "LoRA's; Meng et al. 2024 train both at 2e-5 on LLaMA-2-7B at rank 128"
     formula = "Σ r·(in + out) over the target layers"
     records_like = "lora"
     judged = False

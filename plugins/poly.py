@@ -35,6 +35,7 @@ class Poly(LowRankMethod):
     references = (
         Reference("Combining Modular Skills in Multitask Learning", "https://arxiv.org/abs/2202.13914", 2022),
     )
+    rate_from = "LoRA's; the authors' code has 1e-3 for the skills and 0.1 for the shares, on T0-3B under Adafactor"
     formula = "Σ (S·r·(in + out) + S) over the target layers, S = skills"
     thesis = ("1.2.2",)
     limits = ("A run has one task: to share skills, train the next task with --set skills_from=DIR of the one before.",)

@@ -31,8 +31,8 @@ class PrefixTuning(PrefixMethod):
         workspace="embedding layer; attention: keys/values",
         derived=False,
     )
-    # Li and Liang 2021 (table 8): prefixes of 10 (tables) to 200 (summaries) made by an MLP, at 5e-5 for many epochs;
-    # He et al. 2022 (appendix A) reach every attention of an encoder-decoder. Without the MLP a larger rate is wanted
+    # Li and Liang 2021 (table 8): prefixes of 10 (tables) to 200 (summaries) made by an MLP; He et al. 2022 (appendix
+    # A) reach every attention of an encoder-decoder
     references = (
         Reference(
             "Prefix-Tuning: Optimizing Continuous Prompts for Generation", "https://arxiv.org/abs/2101.00190", 2021
@@ -40,6 +40,10 @@ class PrefixTuning(PrefixMethod):
         Reference(
             "Towards a Unified View of Parameter-Efficient Transfer Learning", "https://arxiv.org/abs/2110.04366", 2022
         ),
+    )
+    rate_from = (
+        "ours, for bare prefixes and for those made by an MLP; Li and Liang 2021 (table 8) train the MLP at 5e-5 for "
+        "many epochs"
     )
     formula = "N_att·2·n·g, and its MLP while it trains"
     thesis = ("1.2.2", "2.2.6", "5.3", "T2.3", "T2.4", "T2.7", "T2.8", "T2.11", "T2.12")

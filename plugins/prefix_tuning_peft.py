@@ -41,6 +41,7 @@ class PrefixTuningPeft(Method):
             "Prefix-Tuning: Optimizing Continuous Prompts for Generation", "https://arxiv.org/abs/2101.00190", 2021
         ),
     )
+    rate_from = "ours for bare prefixes; with the MLP that of Li and Liang 2021 (table 8), 5e-5"
     thesis = ("2.2.6",)
     formula = "n·2·L·g (in encoder-decoders L is the decoder's), and its MLP while it trains"
     heads = ALL_HEADS - {"multiple_choice"} - SPEECH_HEADS

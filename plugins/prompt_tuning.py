@@ -35,6 +35,7 @@ class PromptTuning(SoftPromptMethod):
     references = (
         Reference("The Power of Scale for Parameter-Efficient Prompt Tuning", "https://arxiv.org/abs/2104.08691", 2021),
     )
+    rate_from = "Lester et al. 2021, section 3: 0.3 on T5; ours for others, whose embeddings are smaller or normalised"
     thesis = ("1.2.2", "2.2.5", "5.3", "T2.3", "T2.4", "T2.5", "T2.7")
     formula = "n·d"
 

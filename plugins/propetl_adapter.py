@@ -18,7 +18,7 @@ class ProPetlAdapter(AdapterMethod):
     name = "propetl_adapter"
     title = "ProPETL (adapter)"
     summary = "One adapter shared by all layers, each of which uses the half that its binary mask shows: tiny files."
-    aliases = ("propetl", "propelt_adapter")
+    aliases = ("propetl", "propelt", "propelt_adapter")
     structure = Structure(
         intra_connectivity="dense: non-linear MLP under a binary mask",
         inter_connectivity="fixed: sparse",
@@ -30,7 +30,7 @@ class ProPetlAdapter(AdapterMethod):
         integration_form="direct addition",
         workspace="FFN; attention",
     )
-    # Zeng et al. 2023, section 4: half of the prototype a layer, rates 1e-3 to 3e-3 for the masks' scores
+    # Zeng et al. 2023, section 4: half of the prototype a layer
     references = (
         Reference(
             "One Network, Many Masks: Towards More Parameter-Efficient Transfer Learning",
@@ -38,6 +38,7 @@ class ProPetlAdapter(AdapterMethod):
             2023,
         ),
     )
+    rate_from = "the authors' script for the masks' scores: 3e-3; their weights learn at 1e-4"
     formula = "one adapter (2·d·b + b + d) and a score for each of its weights in each place"
     thesis = ("2.3", "T2.7")
     limits = (

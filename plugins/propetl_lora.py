@@ -31,7 +31,7 @@ class ProPetlLora(LowRankMethod):
         integration_form="scaled addition",
         workspace="attention: queries/values",
     )
-    # Zeng et al. 2023, section 4: rank 32, half of the prototype a layer
+    # the authors' script: rank 32, a tenth of the prototype a layer (half of it for adapters)
     references = (
         Reference(
             "One Network, Many Masks: Towards More Parameter-Efficient Transfer Learning",
@@ -39,6 +39,7 @@ class ProPetlLora(LowRankMethod):
             2023,
         ),
     )
+    rate_from = "ours, twice LoRA's; the authors' script has 3e-2 for the masks' scores and 1e-4 for the weights"
     formula = "one r·(in + out) a shape and a score for each of its weights in each layer"
     thesis = ("2.3", "T2.7")
     limits = ("Training keeps a float score for each weight of each layer; only the file is small.",)

@@ -30,7 +30,7 @@ class ProPetlPrefix(PrefixMethod):
         integration_form="gated addition",
         workspace="attention: keys/values",
     )
-    # Zeng et al. 2023, section 4: half of the prototype a layer
+    # the authors' script: 64 tokens, a tenth of the prototype a layer (half of it for adapters)
     references = (
         Reference(
             "One Network, Many Masks: Towards More Parameter-Efficient Transfer Learning",
@@ -38,6 +38,7 @@ class ProPetlPrefix(PrefixMethod):
             2023,
         ),
     )
+    rate_from = "ours, as for bare prefixes; the authors' script has 1e-4 for scores and weights over 10 to 20 epochs"
     formula = "one n·2·g and a score for each of its numbers in each attention"
     thesis = ("2.3", "T2.7")
     limits = (

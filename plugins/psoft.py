@@ -20,8 +20,8 @@ class Psoft(UpdateMethod):
     title = "PSOFT"
     summary = "Rotates the leading singular directions of each weight among themselves, and scales them."
     structure = replace(UpdateMethod.structure, intra_connectivity="dense: orthogonal matrix within a fixed linear MLP")
-    # Wu et al. 2025: scale as the rank, rates of 1e-4 to 5e-3, ranks of 32 to 128 for simple tasks and of 64 to 256 for
-    # hard ones; the PEFT project's run has 256 at 1e-4
+    # Wu et al. 2025: scale as the rank, ranks of 32 to 128 for simple tasks and of 64 to 256 for hard ones; the PEFT
+    # project's run has 256
     references = (
         Reference(
             "Efficient Orthogonal Fine-Tuning with Principal Subspace Adaptation",
@@ -29,6 +29,7 @@ class Psoft(UpdateMethod):
             2025,
         ),
     )
+    rate_from = "ours, in the middle of the 1e-4 to 5e-3 of Wu et al. 2025; the PEFT project's run has 1e-4"
     formula = "Σ (r·(r − 1)/2 + 2·r) over the target layers"
     tuner = "PsoftConfig"
     rate = 1e-3

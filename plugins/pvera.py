@@ -21,12 +21,13 @@ class Pvera(UpdateMethod):
     summary = "VeRA with a hidden vector drawn around its mean while training; the mean alone is used afterwards."
     aliases = ("probabilistic_vera",)
     structure = replace(UpdateMethod.structure, parameter_sharing="across layers")
-    # rank, start and rate of the PEFT project's run
+    # rank and start of the PEFT project's run
     references = (
         Reference(
             "PVeRA: Probabilistic Vector-Based Random Matrix Adaptation", "https://arxiv.org/abs/2512.07703", 2025
         ),
     )
+    rate_from = "the PEFT project's run on Llama-3.2-3B"
     formula = "Σ (2·r + out) over the target layers"
     tuner = "PveraConfig"
     rate = 3e-3

@@ -39,8 +39,8 @@ class QaLora(PackedLowRankMethod):
         integration_form="scaled addition, mergeable into zero points",
         workspace="attention; FFN",
     )
-    # Xu et al. 2023, section 4.1: groups of 32, all linear layers, 2e-5 for LLaMA-7B at 10,000 steps of 16 rows; one
-    # epoch of less data wants more
+    # Xu et al. 2023, section 4.1: groups of 32, all linear layers. Inputs are summed as in algorithm 1; the authors'
+    # code takes their mean, which another scale makes up for
     references = (
         Reference(
             "QA-LoRA: Quantization-Aware Low-Rank Adaptation of Large Language Models",
@@ -48,6 +48,7 @@ class QaLora(PackedLowRankMethod):
             2023,
         ),
     )
+    rate_from = "QLoRA's by width; the authors' code has 2e-4 for LLaMA-7B over means of groups, 1/32 of the sums"
     thesis = ("2.3",)
     formula = "Σ r·(in/G + out) over the target layers, G weights a group"
     records_like = "lora"

@@ -43,8 +43,7 @@ class Qat(Method):
         integration_form="direct addition",
         workspace="all weights",
     )
-    # Jacob et al. 2017: 8 bits, straight-through rounding between the smallest and the largest weight; rates are
-    # those of full fine-tuning
+    # Jacob et al. 2017: 8 bits, straight-through rounding between the smallest and the largest weight
     references = (
         Reference(
             "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
@@ -52,6 +51,7 @@ class Qat(Method):
             2017,
         ),
     )
+    rate_from = "as for full fine-tuning"
     thesis = ("2.2.3",)
     formula = "P, every parameter"
     acts_on = frozenset({"all"})

@@ -32,9 +32,9 @@ class QLora(LowRankMethod):
         integration_form="scaled addition",
         workspace="attention; FFN",
     )
-    # Dettmers et al. 2023, table 9: 2e-4 for 7B and 13B (4,096 and 5,120 wide), dropout 0.1, all linear layers; the
-    # rank made no difference
+    # Dettmers et al. 2023, table 9: dropout 0.1, all linear layers; the rank made no difference
     references = (Reference("QLoRA: Efficient Finetuning of Quantized LLMs", "https://arxiv.org/abs/2305.14314", 2023),)
+    rate_from = "by width from Dettmers et al. 2023, table 9: 2e-4 for 7B and 13B (4,096 and 5,120 wide)"
     thesis = ("2.3",)
     formula = "Σ r·(in + out) over the target layers"
     acts_on = frozenset({"attention", "ffn"})

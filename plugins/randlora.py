@@ -26,7 +26,7 @@ class RandLora(UpdateMethod):
     title = "RandLoRA"
     summary = "Sums random low-rank products to full rank, and trains the diagonals between them."
     structure = replace(UpdateMethod.structure, parameter_sharing="across layers")
-    # Albert et al. 2025; rank and scale as in peft (alpha is twenty times r), the rate of the PEFT project's run
+    # Albert et al. 2025; rank and scale as in peft (alpha is twenty times r)
     references = (
         Reference(
             "RandLoRA: Full-rank parameter-efficient fine-tuning of large models",
@@ -34,6 +34,7 @@ class RandLora(UpdateMethod):
             2025,
         ),
     )
+    rate_from = "the authors' scripts: 1e-4 for RoBERTa and for language models"
     formula = "Σ ⌈min(in, out)/r⌉·(r + min(in, out)) over the target layers"
     tuner = "RandLoraConfig"
     rate = 1e-4

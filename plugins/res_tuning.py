@@ -34,7 +34,6 @@ class ResTuning(AdapterMethod):
         integration_form="direct addition",
         workspace="attention; FFN; block",
     )
-    # Jiang et al. 2023, section 4 and appendix: AdamW, rates searched around 1e-3, on ViT
     references = (
         Reference(
             "Res-Tuning: A Flexible and Efficient Tuning Paradigm via Unbinding Tuner from Backbone",
@@ -42,6 +41,7 @@ class ResTuning(AdapterMethod):
             2023,
         ),
     )
+    rate_from = "Jiang et al. 2023, section 4 and appendix: searched around 1e-3, on ViT"
     formula = "(N_att + N_ffn + L)·(2·d·b + b + d)"
     thesis = ("2.3",)
     limits = ("Cannot be merged: every call of the model pays for the tuners.",)

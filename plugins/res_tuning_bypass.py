@@ -21,7 +21,6 @@ class ResTuningBypass(SideMethod):
     summary = "Chains small tuners into a network beside the base, which reads its blocks; no gradient enters the base."
     aliases = ("bypass", "res-tuning-bypass")
     structure = replace(SideMethod.structure, integration_form="gated addition")
-    # Jiang et al. 2023, section 4 and appendix: AdamW, rates searched around 1e-3, on ViT
     references = (
         Reference(
             "Res-Tuning: A Flexible and Efficient Tuning Paradigm via Unbinding Tuner from Backbone",
@@ -29,6 +28,7 @@ class ResTuningBypass(SideMethod):
             2023,
         ),
     )
+    rate_from = "Jiang et al. 2023, section 4 and appendix: searched around 1e-3, on ViT"
     formula = "L·(2·(2·d·b + b + d) + 1)"
     thesis = ("2.3",)
     limits = (

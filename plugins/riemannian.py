@@ -19,7 +19,7 @@ class Riemannian(LowRankMethod):
     title = "Riemannian preconditioned LoRA"
     summary = "LoRA with the gradient of each factor scaled by the other: the same adapter, learnt in steadier steps."
     aliases = ("riemannian_lora", "scaled_adamw")
-    # damping of the PEFT project's configuration; LoRA's own rate
+    # damping of the PEFT project's configuration
     references = (
         Reference(
             "Riemannian Preconditioned LoRA for Fine-Tuning Foundation Models", "https://arxiv.org/abs/2402.02347", 2024

@@ -30,7 +30,7 @@ class Road(UpdateMethod):
         insertion_form="sequential",
         integration_form="rotation",
     )
-    # variant and rate of the PEFT project's run; Liao and Monz 2024 tune at rates of 1e-3 to 5e-3
+    # variant of the PEFT project's run
     references = (
         Reference(
             "3-in-1: 2D Rotary Adaptation for Efficient Finetuning, Efficient Batching and Composability",
@@ -38,6 +38,7 @@ class Road(UpdateMethod):
             2024,
         ),
     )
+    rate_from = "the PEFT project's run; Liao and Monz 2024 tune at 1e-3 to 5e-3"
     formula = "Σ 2·out over the target layers (half of it for road_1, twice for road_4)"
     tuner = "RoadConfig"
     rate = 1e-3

@@ -13,6 +13,7 @@ class RsLora(LowRankMethod):
     summary = "LoRA scaled by the root of its rank, so that high ranks learn as fast as low ones."
     aliases = ("rank_stabilized_lora",)
     references = (Reference("A Rank Stabilization Scaling Factor for LoRA", "https://arxiv.org/abs/2312.03732", 2023),)
+    rate_from = "LoRA's, held for every rank and scale"
     formula = "Σ r·(in + out) over the target layers"
     records_like = "lora"
     judged = False

@@ -12,11 +12,11 @@ class Sam(MaskMethod):
     title = "SAM (second-order approximation)"
     summary = "Trains the weights that promise the largest fall of the loss, by the gradients of the first steps."
     aliases = ("second_order_approximation_method", "second_order_approximation")
-    # Fu et al. 2022 (published script): a share of 0.005, gradients of 600 steps, 1e-4 over 20,000 steps; short runs
-    # want ten times that
+    # Fu et al. 2022 (published script): a share of 0.005, gradients of 600 steps
     references = (
         Reference("On the Effectiveness of Parameter-Efficient Fine-Tuning", "https://arxiv.org/abs/2211.15583", 2022),
     )
+    rate_from = "ours; the script of Fu et al. 2022 has 1e-4 over 20,000 steps, and short runs want more"
     thesis = ("T2.9", "T2.10")
     limits = (
         *MaskMethod.limits,

@@ -32,8 +32,9 @@ class Shira(UpdateMethod):
         insertion_form="in place",
         integration_form="direct addition (sparse)",
     )
-    # rank as in peft and rate as in the PEFT project's configuration
+    # rank as in peft
     references = (Reference("Sparse High Rank Adapters", "https://arxiv.org/abs/2406.13175", 2024),)
+    rate_from = "the PEFT project's configuration"
     formula = "Σ r·(in + out) over the target layers"
     tuner = "ShiraConfig"
     rate = 3e-4

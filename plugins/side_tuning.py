@@ -23,7 +23,7 @@ class SideTuning(LadderMethod):
     structure = replace(
         LadderMethod.structure, insertions="1", integration_form="gated addition", workspace="input and last states"
     )
-    # Zhang et al. 2020, section 4: Adam at 1e-4 for the side network alone (vision); the share starts at a half
+    # the share starts at a half
     references = (
         Reference(
             "Side-Tuning: A Baseline for Network Adaptation via Additive Side Networks",
@@ -31,6 +31,7 @@ class SideTuning(LadderMethod):
             2019,
         ),
     )
+    rate_from = "ours; Zhang et al. 2020 train at 1e-4 (vision), Sung et al. 2022 side networks of T5-base at 3e-3"
     formula = "Σ over blocks of (attention, cross-attention and FFN of width s), and 2·d·s + d + 1; s = d/reduction"
     thesis = ("2.3",)
     limits = (

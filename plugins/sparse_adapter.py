@@ -38,6 +38,7 @@ class SparseAdapter(AdapterMethod):
             2022,
         ),
     )
+    rate_from = "ours, as for Houlsby's adapters; the authors' script has 1e-4 over 10 epochs"
     thesis = ("2.3",)
     limits = (
         "Cannot be merged: every call of the model pays for the adapters.",

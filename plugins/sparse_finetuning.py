@@ -19,10 +19,11 @@ class SparseFinetuning(WholeChangeMethod):
     title = "Sparse fine-tuning (LT-SFT)"
     summary = "Trains all weights, keeps the places of those that moved most, and trains these again from the base."
     aliases = ("sparse_fine_tuning", "lt_sft", "lottery_ticket_sparse_fine_tuning")
-    # Ansell et al. 2022, section 4: 14.2 of 178 million weights, 5e-5, as many epochs in either pass
+    # Ansell et al. 2022, section 4: 14.2 of 178 million weights, as many epochs in either pass
     references = (
         Reference("Composable Sparse Fine-Tuning for Cross-Lingual Transfer", "https://arxiv.org/abs/2110.07560", 2021),
     )
+    rate_from = "as for full fine-tuning; Ansell et al. 2022 have 2e-5 to 5e-5 by task"
     thesis = ("1.2.2",)
     simplified = (
         "Both passes share the steps of one run; the paper trains the full length twice.",

@@ -30,8 +30,9 @@ class SuperTuning(UpdateMethod):
         insertion_form="in place",
         integration_form="direct addition (sparse)",
     )
-    # sparsity as in peft (the PEFT project's configurations go from 0.974 to 0.9935); their rate is the suite's default
+    # sparsity as in peft (the PEFT project's configurations go from 0.974 to 0.9935)
     references = (Reference("Super-Tuning", "https://arxiv.org/abs/2607.09287", 2026),)
+    rate_from = "the default of the PEFT project's suite"
     formula = "Σ (1 − s)·in·out over the target layers, s = sparsity"
     tuner = "SupertuningConfig"
     rate = 1e-4

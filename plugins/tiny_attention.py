@@ -31,7 +31,7 @@ class TinyAttention(AdapterMethod):
         workspace="attention",
         derived=False,
     )
-    # Zhao et al. 2022, section 4: one or a few heads of size one; rates 1e-4 to 5e-3
+    # Zhao et al. 2022, section 4: one or a few heads of size one
     references = (
         Reference(
             "Tiny-Attention Adapter: Contexts Are More Important Than the Number of Parameters",
@@ -39,6 +39,7 @@ class TinyAttention(AdapterMethod):
             2022,
         ),
     )
+    rate_from = "Zhao et al. 2022, section 4: the largest of 1e-4 to 5e-3, for short runs"
     formula = "N_att·(3·(d + 1)·k + k·d + d), k = heads·head_dim"
     thesis = ("2.2.8", "5.3", "T2.3", "T2.4")
     limits = (

@@ -22,9 +22,10 @@ class TinyLora(UpdateMethod):
     structure = replace(
         UpdateMethod.structure, intra_connectivity="dense: linear (SVD) around a random projection of a vector"
     )
-    # Morris et al. 2026: rank 2 and 13 numbers and more, learnt by reinforcement; values and rate of the PEFT project's
+    # Morris et al. 2026: rank 2 and 13 numbers and more, learnt by reinforcement; values of the PEFT project's
     # supervised run
     references = (Reference("Learning to Reason in 13 Parameters", "https://arxiv.org/abs/2602.04118", 2026),)
+    rate_from = "the PEFT project's run on Llama-3.2-3B"
     formula = "Σ u over the target layers, u = the length of each vector"
     tuner = "TinyLoraConfig"
     rate = 1e-3

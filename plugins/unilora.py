@@ -24,9 +24,9 @@ class UniLora(UpdateMethod):
     summary = "LoRA for the whole model out of one trained vector, which a random projection spreads over the factors."
     aliases = ("uni_lora",)
     structure = replace(UpdateMethod.structure, parameter_sharing="across layers", insertions="all layers")
-    # Li et al. 2025: rank 4 everywhere, 23,040 numbers for GLUE, 524,288 for language models of 7 billion; the rate is
-    # that of the PEFT project's configurations
+    # Li et al. 2025: rank 4 everywhere, 23,040 numbers for GLUE, 524,288 for language models of 7 billion
     references = (Reference("Uni-LoRA: One Vector is All You Need", "https://arxiv.org/abs/2506.00799", 2025),)
+    rate_from = "the PEFT project's configurations"
     formula = "theta_d_length in all"
     tuner = "UniLoraConfig"
     rate = 2e-3

@@ -15,7 +15,6 @@ class DynamicUpl(InstancePrefixMethod):
     summary = "Mixes a prefix of the task with one made from the input, by a gate: for few-shot tasks."
     aliases = ("dynamic_upl", "upl")
     structure = replace(InstancePrefixMethod.structure, intra_connectivity="dense: generator, gate")
-    # the rate is that of the generator alone; the paper's is not public
     references = (
         Reference(
             "Unified Prompt Learning Makes Pre-trained Language Models Better Few-shot Learners",
@@ -23,6 +22,7 @@ class DynamicUpl(InstancePrefixMethod):
             2023,
         ),
     )
+    rate_from = "ours, that of the generator alone: the paper's is not public"
     thesis = ("T2.8",)
     simplified = (
         "The instance is the mean of its frozen input embeddings; the papers also read the encoder's own output.",

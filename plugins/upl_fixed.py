@@ -21,7 +21,6 @@ class FixedUpl(InstancePrefixMethod):
     summary = "Mixes a prefix of the task with one made from the input, by a constant share: for few-shot tasks."
     aliases = ("fixed_upl",)
     structure = replace(InstancePrefixMethod.structure, intra_connectivity="dense: generator, fixed mix")
-    # the rate is that of the generator alone; the paper's is not public
     references = (
         Reference(
             "Unified Prompt Learning Makes Pre-trained Language Models Better Few-shot Learners",
@@ -29,6 +28,7 @@ class FixedUpl(InstancePrefixMethod):
             2023,
         ),
     )
+    rate_from = "ours, that of the generator alone: the paper's is not public"
     thesis = ("T2.8",)
     simplified = (
         "The instance is the mean of its frozen input embeddings; the papers also read the encoder's own output.",

@@ -21,8 +21,7 @@ class VbLora(UpdateMethod):
     summary = "LoRA whose factors are mixtures of vectors from one trained bank for the whole model."
     aliases = ("vb_lora",)
     structure = replace(UpdateMethod.structure, parameter_sharing="across layers")
-    # Li et al. 2024, appendix: rank 4, k 2, vectors as long as a divisor of the width, a rate of 1e-2 for logits and
-    # 1e-3 for the bank; one rate for both, the lower one, is ours
+    # Li et al. 2024, appendix: rank 4, k 2, vectors as long as a divisor of the width
     references = (
         Reference(
             "VB-LoRA: Extreme Parameter Efficient Fine-Tuning with Vector Banks",
@@ -30,6 +29,7 @@ class VbLora(UpdateMethod):
             2024,
         ),
     )
+    rate_from = "Li et al. 2024, appendix: 1e-3 for the bank; their logits have 1e-2, here one rate serves both"
     formula = "v·V + Σ r·V·(in + out)/v over the target layers, V = num_vectors, v = vector_length"
     tuner = "VBLoRAConfig"
     rate = 1e-3

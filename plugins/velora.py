@@ -26,6 +26,7 @@ class Velora(LowRankMethod):
             2024,
         ),
     )
+    rate_from = "LoRA's; the authors' script has 4e-4 for LLaMA-7B at rank 32"
     formula = "Σ r·(in + out) over the target layers"
     records_like = "lora"
     judged = False

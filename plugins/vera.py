@@ -21,8 +21,9 @@ class Vera(UpdateMethod):
     summary = "Trains two vectors a layer around random matrices that all layers share."
     aliases = ("vector_based_random_matrix_adaptation",)
     structure = replace(UpdateMethod.structure, parameter_sharing="across layers", insertions="all layers")
-    # Kopiczko et al. 2023, tables 7 to 11: ranks of 256 to 1024, rates of 2e-3 to 1e-1, d starts at 0.1
+    # Kopiczko et al. 2023, tables 7 to 11: ranks of 256 to 1024, d starts at 0.1
     references = (Reference("VeRA: Vector-based Random Matrix Adaptation", "https://arxiv.org/abs/2310.11454", 2023),)
+    rate_from = "Kopiczko et al. 2023, tables 7 to 11: 2e-3 to 1e-1"
     formula = "Σ (r + out) over the target layers"
     tuner = "VeraConfig"
     rate = 1e-2

@@ -21,7 +21,7 @@ class WaveFt(UpdateMethod):
     summary = "Trains a few wavelet coefficients of each update, at places drawn from a seed."
     aliases = ("wavelet_finetuning",)
     structure = replace(UpdateMethod.structure, intra_connectivity="sparse: coefficients of a wavelet transform")
-    # scale and wavelet (Daubechies 1) as in peft and in the PEFT project's run of 5,000 coefficients, its rate too
+    # scale and wavelet (Daubechies 1) as in peft and in the PEFT project's run of 5,000 coefficients
     references = (
         Reference(
             "Exploring Sparsity for Parameter Efficient Fine Tuning Using Wavelets",
@@ -29,6 +29,7 @@ class WaveFt(UpdateMethod):
             2025,
         ),
     )
+    rate_from = "the PEFT project's run on Llama-3.2-3B, the default of its suite"
     formula = "Σ n_frequency over the target layers"
     tuner = "WaveFTConfig"
     rate = 1e-4

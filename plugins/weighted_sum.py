@@ -31,12 +31,12 @@ class WeightedSum(Method):
         integration_form="weighted sum",
         workspace="layer outputs",
     )
-    # Yang et al. 2021, section 3: 1e-4 to 1e-2 by task, over tens of thousands of steps; short runs want the largest
     references = (
         Reference(
             "SUPERB: Speech processing Universal PERformance Benchmark", "https://arxiv.org/abs/2105.01051", 2021
         ),
     )
+    rate_from = "Yang et al. 2021, section 3: the largest of 1e-4 to 1e-2, for short runs"
     formula = "L + 1"
     thesis = ("T2.12",)
     limits = ("Speech encoders under a classification or CTC head.", "Cannot be merged: every layer's output is read.")

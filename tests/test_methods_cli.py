@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -68,6 +69,34 @@ def test_lora_on_the_thesis_model_trains_what_the_thesis_says(peftselect) -> Non
     if settings["r"] == 16:
         assert document["trainable_parameters"] == 1_769_472
     assert document["trainable_parameters"] == 1_769_472 * settings["r"] // 16
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_says_where_its_rate_comes_from(name: str) -> None:
+    method = host().method(name)
+    if method.kind == "baseline":
+        assert method.rate_from == "", "nothing is trained"
+        return
+    text = method.rate_from
+    assert text
+    assert not text.endswith("."), "a phrase, behind which the card puts a full stop"
+    # a paper or script of others, another method whose rate it is, or the admission that it is a choice of ours
+    assert re.search(r"\b(19|20)\d\d\b|the authors|PEFT project|LoRA's|full fine-tuning|prompt tuning's|\bours\b", text)
+
+
+def test_the_card_says_it_too(peftselect) -> None:
+    card = " ".join(peftselect("methods", "hypertuning").stdout.split())
+    assert "learning_rate: ours: the paper trains another network, on many tasks." in card
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_nothing_is_cut_off_in_a_narrow_terminal(peftselect, width: str) -> None:
+    for option in ([], ["--matrix"]):
+        lines = peftselect("methods", *option, COLUMNS=width).stdout.splitlines()
+        assert max(map(len, lines)) <= int(width)
+        assert set(METHODS) <= {line.split()[0] for line in lines if line.split()}
+        headers = {word for line in lines if line.startswith(" method") for word in line.split()}
+        assert ({"lm", "s2s", "merge", "4-bit", "free"} if option else {"trains", "does"}) <= headers
 
 
 def test_an_unknown_method_is_one_line_and_a_hint(peftselect) -> None:

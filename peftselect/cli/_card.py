@@ -71,7 +71,8 @@ def _idea(entry: Entry) -> str:
 def _method(method: Method, shape: ModelShape, model: str) -> None:
     console.facts(_abilities(method, shape, model))
     console.say()
-    _settings(f"Settings (defaults on {model})", method.hyperparameters(shape))
+    caption = f"learning_rate: {method.rate_from}." if method.rate_from else ""
+    _settings(f"Settings (defaults on {model})", method.hyperparameters(shape), caption)
     if method.kind == "baseline":
         return
     source = "from the paper" if method.structure.derived else "thesis table 2.3"
@@ -81,9 +82,12 @@ def _method(method: Method, shape: ModelShape, model: str) -> None:
     console.say()
 
 
-def _settings(title: str, settings: Sequence[Hyperparameter]) -> None:
+def _settings(title: str, settings: Sequence[Hyperparameter], caption: str = "") -> None:
     rows = [(item.name, _text(item.default), _range(item), item.help) for item in settings]
     console.table(title, ("name", "default", "range", "meaning"), rows, keep=("name",))
+    if caption:
+        console.say(caption)
+        console.say()
 
 
 def _caveats(entry: Method | Stage) -> None:

@@ -31,6 +31,11 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
 
 
+def width() -> int:
+    """Columns of the terminal."""
+    return console().width
+
+
 def print_json(document: Any) -> None:
     """Print ``document`` as indented JSON and nothing else."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: the model on whose shape defaults are shown unless --model says otherwise
 EXAMPLE_MODEL = "flan-t5-base"
+#: columns of a terminal from which there is room for what each method can
+ROOMY = 100
 #: what the kinds are called over their table
 OTHERS = {
     "stage": "Stages: before or after a method (run --before, --after)",
@@ -78,21 +80,23 @@ def _list(found: Sequence[Entry], shape: ModelShape, model: str) -> None:
     from peftselect.method import Method
 
     runnable = [item for item in found if isinstance(item, Method) and item.kind == "runnable"]
+    narrow = console.width() < ROOMY
     for family in sorted({item.family for item in runnable}):
         rows = [
-            (item.name, trained(item, shape), ", ".join(_can(item)) or "-", item.summary)
+            (item.name, trained(item, shape), *(() if narrow else [", ".join(_can(item)) or "-"]), item.summary)
             for item in runnable
             if item.family == family
         ]
-        columns = ("method", "trains", "can", "what it does")
+        columns = ("method", "trains", *(() if narrow else ["can"]), "what it does")
         console.table(family.capitalize(), columns, rows, right=("trains",), keep=("method", "trains"))
     for kind, title in OTHERS.items():
         if of_kind := [item for item in found if item.kind == kind]:
             rest = [(item.name, item.summary) for item in of_kind]
             console.table(title, ("name", "what it is"), rest, keep=("name",))
     console.say(f"trains: parameters on {model} (--model for another; - where it cannot serve it).")
-    console.say("can: merge into the base, work on a 4-bit base, hold several adapters on one base.")
-    console.say("`peftselect methods NAME` says all about one, --matrix what each serves.")
+    if not narrow:
+        console.say("can: merge into the base, work on a 4-bit base, hold several adapters on one base.")
+    console.say("`peftselect methods NAME` says all about one, --matrix what each serves and can.")
 
 
 def _can(method: Method) -> Iterator[str]:
@@ -115,6 +119,7 @@ def _document(entry: Entry, shape: ModelShape) -> dict[str, Any]:
     return {
         **found,
         "formula": entry.formula,
+        "rate_from": entry.rate_from,
         "limits": list(entry.limits),
         "simplified": list(entry.simplified),
         "needs": entry.needs,

@@ -44,6 +44,7 @@ class ChangeMethod(Method):
     densities: ClassVar[tuple[float, ...]] = (0.001, 0.005, 0.02)
     #: None: that of full fine-tuning
     default_learning_rate: ClassVar[float | None] = None
+    rate_from: ClassVar[str] = "as for full fine-tuning: Devlin et al. 2018; T5 models want more (Raffel et al. 2019)"
 
     def density_setting(self) -> Hyperparameter:
         """The share that changes."""
@@ -55,7 +56,7 @@ class ChangeMethod(Method):
     def rate_setting(self, shape: ModelShape) -> Hyperparameter:
         """The learning rate."""
         rate = self.default_learning_rate
-        if rate is None:  # Devlin et al. 2018; T5 models want more (Raffel et al. 2019)
+        if rate is None:
             rate = 1e-4 if shape.relative_attention and shape.architecture == "encoder-decoder" else 3e-5
         return Hyperparameter("learning_rate", rate, "float", "peak learning rate", 1e-7, 1.0, log=True)
 

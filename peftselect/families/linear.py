@@ -164,6 +164,7 @@ class LowRankMethod(LinearMethod):
     mergeable: ClassVar[bool] = True
     quantized_base: ClassVar[Any] = "possible"
     adds_inference_cost: ClassVar[bool] = False
+    rate_from: ClassVar[str] = "LoRA's, by width (Schulman et al. 2025), kept in step with rank and scale"
     #: learning rate at the default rank and scale in a model 2,000 wide
     base_learning_rate: ClassVar[float] = 5e-4
     #: what LoraConfig is given beyond the settings: the start, or the variant

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Side = Literal["in", "out", "both"]
 FLOAT32 = 4
+#: models up to this width take a method's rate for narrow ones
+NARROW = 1024
 #: settings of a method that its configuration does not take
 _OURS = frozenset({"target_modules", "learning_rate"})
 
@@ -56,6 +58,8 @@ class UpdateMethod(LinearMethod):
     tuner: ClassVar[str]
     #: peak learning rate by default
     rate: ClassVar[float]
+    #: that of narrow models, where they want another
+    narrow_rate: ClassVar[float | None] = None
     #: what the configuration is given beyond the settings
     constants: ClassVar[Mapping[str, Any]] = {}
     #: whether it takes the transposed layers of GPT-2
@@ -95,10 +99,11 @@ class UpdateMethod(LinearMethod):
 
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
         """The tuner's, the targets and the rate."""
+        rate = self.narrow_rate if self.narrow_rate and shape.hidden_size <= NARROW else self.rate
         return (
             *self.settings(shape),
             self.target_setting(shape),
-            Hyperparameter("learning_rate", self.rate, "float", "peak learning rate", 1e-6, 1.0, log=True),
+            Hyperparameter("learning_rate", rate, "float", "peak learning rate", 1e-6, 1.0, log=True),
         )
 
     def divisor(self, shape: ModelShape, wanted: int, side: Side) -> int:
