@@ -185,7 +185,7 @@ def plan_resumed(folder: str | Path) -> RunPlan:
 
 
 def _settle(order: Order) -> RunPlan:
-    from peftselect.training import ranks
+    from peftselect.training import ranks, sharding
     from peftselect.training.plan import make_plan
 
     asked = host().task(order.task) if isinstance(order.task, str) else order.task
@@ -199,7 +199,8 @@ def _settle(order: Order) -> RunPlan:
     data: dict[str, Any] = {"train": order.train, "columns": order.columns}
     known: dict[str, Any] = {"rows": splits.train, "num_labels": len(splits.labels) or None}
     if order.question.get("devices", 1) == 1:
-        order = replace(order, question={**order.question, "devices": ranks.count()})
+        shared = {"sharding": "zero3"} if sharding.wanted() else {}
+        order = replace(order, question={**shared, **order.question, "devices": ranks.count()})
     problem = build_problem(asked, order.model, **data, **known, **order.question)
     return make_plan(
         order, splits, recommend(problem, method=order.method, settings=order.settings, trace="never", **data)

@@ -36,7 +36,8 @@ class RunRecord:
     model_type, architecture, total_parameters, max_length.
     ``candidate``: method, hyperparameters, recipe, trainable_parameters, trainable_percent.
     ``measured``: peak_memory_bytes, train_seconds, steps, adapter_bytes, trainable_parameters, tokens_per_second,
-    steps_per_second, train_flops, compression_ratio, inference_seconds_per_row (and base_...), trail, probe.
+    steps_per_second, train_flops, compression_ratio, inference_seconds_per_row and first_token_seconds (and
+    base_...), energy_kwh and energy_by, trail, probe.
     ``predicted``: peak_memory_bytes, error_band_percent, trainable_parameters, train_seconds.
     ``environment``: python, torch, transformers, peft, peftselect, device, git.
     """

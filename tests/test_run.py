@@ -115,6 +115,8 @@ def test_the_output_folder_is_whole(outputs: Outputs, task: str) -> None:
     assert record.environment["device"] == "cpu"
     for name in ("steps_per_second", "train_flops", "inference_seconds_per_row", "base_inference_seconds_per_row"):
         assert record.measured[name] > 0, name
+    for name in ("first_token_seconds", "base_first_token_seconds"):
+        assert (record.measured.get(name, 0) > 0) == (task in ("summarization", "text_generation")), name
     spared = 4 * record.measured["total_parameters"] / record.measured["adapter_bytes"]
     assert record.measured["compression_ratio"] == pytest.approx(spared, rel=0.01)
     assert "peak_memory_bytes" not in record.measured  # that is the name of a card's peak, and this was none

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from peftselect import modeling
 from peftselect.errors import UnsupportedError
-from peftselect.training.evaluation import Evaluated
 from peftselect.training.session import pad_alike, score_as_is, score_base
 from peftselect.training.splits import draw
 
@@ -32,7 +31,9 @@ def run_baseline(session: Session) -> Any:
         session.measured["examples"] = number
         session.observer.stage(f"scoring with {number} examples in the prompt")
         session.tuned = score_as_is(session, model, context)
-    session.tuned = Evaluated(list(session.tuned.predictions), dict(session.tuned.scores))
+    session.tuned = replace(
+        session.tuned, predictions=list(session.tuned.predictions), scores=dict(session.tuned.scores)
+    )
     _, total = modeling.count_parameters(model)
     session.measured |= {**session.peak.measured(), "trainable_parameters": 0, "total_parameters": total}
     session.measured |= {"train_seconds": 0.0, "steps": 0, "tokens": 0}

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from peftselect.training import ranks
+from peftselect.training import ranks, sharding
 from peftselect.training.unfinished import saving
 from peftselect.words import size
 
@@ -62,9 +62,10 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         if self.best is None or self.sign * (value - self.best) > LEAST_GAIN:
             replaced = self.best_step
             self.best, self.best_step, self._since = value, state.global_step, 0
+            tensors = sharding.gathered(dict(_trained(sharding.reshard(model))))
             if ranks.is_first():
                 with saving(self.folder):
-                    save_file({name: item.detach().to("cpu", copy=True) for name, item in _trained(model)}, self._file)
+                    save_file(tensors, self._file)
             self._settings = {name: copy.deepcopy(vars(item)) for name, item in _configs(model).items()}
             self._forget(replaced)
             return
@@ -114,8 +115,8 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         ranks.wait()
         saved = load_file(self._file)
         with torch.no_grad():
-            for name, item in _trained(model):
-                item.copy_(saved[name])
+            for name, item in _trained(sharding.reshard(model)):
+                sharding.put(item, saved[name])
         for name, config in _configs(model).items():
             vars(config).update(self._settings[name])
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
-from peftselect.training import ranks
+from peftselect.training import ranks, sharding
 from peftselect.training.interrupts import Interrupted
 from peftselect.training.unfinished import RESULT, Checkpoint, mark_whole, saving
 
@@ -40,6 +40,9 @@ class Resumable:
     args: Any
     state: Any
     callback_handler: Any
+    optimizer: Any
+    lr_scheduler: Any
+    is_fsdp_enabled: bool
 
     def watch_changes(self) -> None:
         """Remember how the tensors are before training."""
@@ -48,18 +51,40 @@ class Resumable:
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The trained tensors, and those that have changed without being trained."""
         folder = Path(str(output_dir))
+        model = sharding.reshard(self.model)
+        wanted = {name: item for name, item in _tensors(model) if self._has_changed(name, item)}
+        found = sharding.gathered(wanted)
         if ranks.is_first():
-            self._save_tensors(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # half of one, of a sitting that was killed
+            folder.mkdir()
+            save_file(found, folder / TENSORS)
         ranks.wait()
 
-    def _save_tensors(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)  # half of one, of a sitting that was killed
-        folder.mkdir()
-        wanted = {name: item for name, item in _tensors(self.model) if self._has_changed(name, item)}
-        save_file({name: item.detach().to("cpu", copy=True) for name, item in wanted.items()}, folder / TENSORS)
-
     def _has_changed(self, name: str, item: Any) -> bool:
-        return bool(item.requires_grad) or self._versions.get(name) != (id(item), item._version)
+        if item.requires_grad or sharding.is_shard(item):
+            return bool(item.requires_grad)
+        return self._versions.get(name) != (id(item), item._version)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """The Trainer's own files; of shared weights the states are gathered, and the model is not written again."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
+            return
+        state = sharding.optimizer_state(self.model, self.optimizer.optimizer)
+        if ranks.is_first():
+            torch.save(state, Path(output_dir, OPTIMIZER_NAME))
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.is_fsdp_enabled or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+            return
+        state, schedule = (
+            torch.load(Path(checkpoint, name), map_location="cpu", weights_only=True)
+            for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
+        )
+        sharding.restore_optimizer(self.model, self.optimizer.optimizer, state)
+        self.lr_scheduler.load_state_dict(schedule)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
@@ -80,9 +105,9 @@ class Resumable:
         folder = Path(resume_from_checkpoint)
         saved = load_file(folder / TENSORS)
         with torch.no_grad():
-            for name, item in _tensors(self.model):
+            for name, item in _tensors(sharding.reshard(self.model)):
                 if name in saved:
-                    item.copy_(saved[name])
+                    sharding.put(item, saved[name])
         states = torch.load(folder / STATES, map_location="cpu", weights_only=True)
         for name, item in self._stateful():
             item.restore_training_state(self.model, states[name])
@@ -133,6 +158,7 @@ def fit(runner: Any, earlier: Checkpoint | None, stopper: Stopper, *, until: int
     """
     runner.watch_changes()
     if earlier is not None and (earlier.finished or (until is not None and earlier.step >= until)):
+        runner.is_fsdp_enabled = False  # nothing more is trained: each process has the model whole
         runner._load_from_checkpoint(str(earlier.folder))
         runner.state = TrainerState.load_from_json(str(earlier.folder / TRAINER_STATE_NAME))
         return

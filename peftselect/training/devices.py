@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftselect.errors import InputError, UnsupportedError
-from peftselect.training import ranks
+from peftselect.training import ranks, sharding
 
 if TYPE_CHECKING:
     from peftselect.problem import Problem
@@ -22,9 +22,12 @@ def check_devices(problem: Problem, alone: str = "") -> str | None:
             raise UnsupportedError(f"{alone} is done by one process", "start it without a launcher first")
         if machine.devices != processes:
             raise InputError(f"--devices {machine.devices}, but {processes} processes", "leave out --devices")
-        if machine.sharding != "none" or ranks.shards():
+        if sharding.wanted():
+            return f"{processes} processes share each batch, and weights by FSDP"
+        if machine.sharding != "none":
             raise UnsupportedError(
-                "run shares batches among devices, not weights", "leave out --sharding, and FSDP or DeepSpeed"
+                "these processes share batches, not weights",
+                "leave out --sharding, or let accelerate's file ask for FSDP",
             )
         return f"{processes} processes share each batch"
     if machine.devices == 1:

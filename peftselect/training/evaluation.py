@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from peftselect.training import ranks
+import torch
+
+from peftselect.training import measurement, ranks, sharding
 from peftselect.training.unfinished import saving, write_whole
 
 if TYPE_CHECKING:
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 #: tokens to generate where the recipe sets no bound
 DEFAULT_NEW_TOKENS = 64
+#: rows whose first token is timed
+FIRST_TOKENS = 5
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class Evaluated:
     seconds: float = 0.0
     #: the model's mean loss on the rows, where predicting gives one (not where text is generated)
     loss: float | None = None
+    #: from a prompt by itself to its first token, where text is generated
+    first_token_seconds: float | None = None
 
 
 class Evaluation:
@@ -45,13 +53,8 @@ class Evaluation:
 
     def __call__(self, trainer: Any, *, score: bool = True) -> Evaluated:
         """Predict with ``trainer.predict`` (greedily where text is generated), decode and, if wanted, score."""
-        arguments: dict[str, Any] = {}
-        data = self.encoded
-        if self.generates:
-            tokens = self.context.max_target_length or DEFAULT_NEW_TOKENS
-            arguments = {"max_new_tokens": tokens, "num_beams": 1, "do_sample": False}
-            # labels would cost a second forward pass for a loss that nobody reads
-            data = data.remove_columns([name for name in ("labels",) if name in data.column_names])
+        data = self._questions()
+        arguments = self._decoding(trainer) if self.generates else {}
         started = time.perf_counter()
         found = trainer.predict(data, **arguments)
         outputs = _first(found.predictions, len(data))
@@ -60,6 +63,34 @@ class Evaluation:
         scores = self.task.score(predictions, self.rows) if score else {}
         scores = {name: float(value) for name, value in scores.items()}
         return Evaluated(predictions, scores, seconds, (found.metrics or {}).get("test_loss"))
+
+    def timed(self, trainer: Any) -> Evaluated:
+        """Predict and score, and time the first token of single prompts where text is generated."""
+        found = self(trainer)
+        return replace(found, first_token_seconds=self._first_token_seconds(trainer) if self.generates else None)
+
+    def _questions(self) -> Any:
+        """The encoded rows; where text is generated without labels, which would cost a forward pass for a loss that
+        nobody reads."""
+        wanted = [name for name in ("labels",) if self.generates and name in self.encoded.column_names]
+        return self.encoded.remove_columns(wanted)
+
+    def _decoding(self, trainer: Any) -> dict[str, Any]:
+        tokens = self.context.max_target_length or DEFAULT_NEW_TOKENS
+        # processes that share weights take each step together: who is done first goes on with the others
+        together = {"synced_gpus": True} if sharding.is_sharded(trainer.model) else {}
+        return {"max_new_tokens": tokens, "num_beams": 1, "do_sample": False, **together}
+
+    def _first_token_seconds(self, trainer: Any) -> float:
+        """Median over the first rows, one at a time, of what generating one token takes; the first row warms up."""
+        arguments = {**self._decoding(trainer), "max_new_tokens": 1}
+        rows = self._questions().select(range(min(FIRST_TOKENS, len(self.encoded))))
+        taken: list[float] = []
+        with torch.inference_mode():
+            for row in [rows[0], *rows]:
+                inputs = trainer._prepare_inputs(trainer.data_collator([row]))
+                taken.append(measurement.seconds_of(partial(trainer.model.generate, **inputs, **arguments)))
+        return statistics.median(taken[1:])
 
 
 def _first(outputs: Any, number: int) -> Any:
@@ -77,7 +108,7 @@ def once(file: Path, score: Callable[[], Evaluated]) -> Evaluated:
     if not ranks.is_first():
         return found
     with saving(file.parent):
-        write_whole(file, {"predictions": found.predictions, "scores": found.scores, "seconds": found.seconds})
+        write_whole(file, asdict(found))
     return found
 
 

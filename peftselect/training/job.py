@@ -12,6 +12,7 @@ from peftselect.training import (
     baseline,
     callbacks,
     checkpoints,
+    energy,
     machine,
     measurement,
     papers,
@@ -19,6 +20,7 @@ from peftselect.training import (
     recording,
     reporting,
     saving,
+    sharding,
     stages,
     unfinished,
 )
@@ -60,6 +62,7 @@ def train(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> Ru
     """
     here = machine.settle(plan.problem, plan.chosen.candidate, plan.cpu)
     machine.release()
+    sharding.load_everywhere()
     with quiet():
         try:
             session = prepare(plan, here, work, observer)
@@ -72,6 +75,7 @@ def train(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> Ru
             raise
         except Exception as error:
             if not machine.is_out_of_memory(error):
+                sharding.explain(error, here.candidate)
                 raise
             _remember(plan, here, "oom")
             raise ran_out(plan) from error
@@ -83,13 +87,15 @@ def _train(session: Session, stopper: Stopper) -> Any:
     """Score the base model, apply the method, train, go back to the best state, score again."""
     plan, here = session.plan, session.here
     candidate, observer = here.candidate, session.observer
-    ready = make_ready(session, stopper, lambda base, tokenizer: _on_base(session, base, tokenizer))
+    meter = energy.Meter()
+    ready = make_ready(session, stopper, lambda base, tokenizer: _on_base(session, base, tokenizer), (meter,))
     model, runner, best, watch = ready.model, ready.runner, ready.best, ready.watch
     earlier = unfinished.newest(session.work)
     after = f" (from step {earlier.step:,} on)" if earlier else ""
     trained = session.measured["trainable_parameters"]
     observer.stage(f"training {trained:,} parameters for {session.steps:,} steps{after}")
-    checkpoints.fit(runner, earlier, stopper)
+    with meter.running():
+        checkpoints.fit(runner, earlier, stopper)
     seconds = runner.training_seconds
     if why := ready.trouble:
         rate = candidate.recipe.learning_rate
@@ -99,8 +105,9 @@ def _train(session: Session, stopper: Stopper) -> Any:
         )
     best.restore(model)
     _time(session, runner, seconds, best, watch)
+    session.measured |= meter.measured()
     observer.stage(f"scoring the tuned model on {len(plan.splits.test):,} rows")
-    session.tuned = Evaluation(plan.problem.task, plan.splits.test, session.context)(runner)
+    session.tuned = Evaluation(plan.problem.task, plan.splits.test, session.context).timed(runner)
     return model
 
 
@@ -134,6 +141,7 @@ def _time(session: Session, runner: Any, seconds: float, best: callbacks.KeepBes
 def _finish(session: Session, model: Any, draft: Path) -> RunResult:
     """Write the adapter, then measure its file, then the record and the papers that go with it: in one process."""
     plan, here = session.plan, session.here
+    sharding.gather(model)
     if not ranks.is_first():
         told = ranks.share(None)
         return RunResult(RunRecord.from_json(told["record"]), plan.output, told["snippet"], (*plan.notes, *here.notes))

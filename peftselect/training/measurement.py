@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from peftselect.training.evaluation import Evaluated
@@ -68,18 +69,30 @@ def peak_resident_bytes() -> int:
 
 
 def afterwards(baseline: Evaluated, tuned: Evaluated, folder: Path, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """What deployment costs (thesis 3.6): seconds to predict a row, before and after, the file, what it spares.
+    """What deployment costs (thesis 3.6): seconds to predict a row and from a prompt to its first token,
+    before and after, the file, what it spares.
 
     ``compression_ratio`` is the whole model over the file, as parameters at the width of the file's (float32).
     """
     file_bytes = folder_bytes(folder, ADAPTER_FILES)
     rows = max(len(tuned.predictions), 1)
+    first = {"first_token_seconds": tuned.first_token_seconds, "base_first_token_seconds": baseline.first_token_seconds}
     return {
         "adapter_bytes": file_bytes,
         "compression_ratio": round(measured["total_parameters"] * FILE_WIDTH / max(file_bytes, 1), 2),
         "inference_seconds_per_row": round(tuned.seconds / rows, 6),
         "base_inference_seconds_per_row": round(baseline.seconds / rows, 6),
+        **{name: round(value, 6) for name, value in first.items() if value is not None},
     }
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """Seconds that ``work`` takes, on a card until it is done there."""
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def folder_bytes(folder: Path, patterns: tuple[str, ...]) -> int:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from peftselect.record import RunRecord
     from peftselect.training.plan import RunPlan
 
+#: what was measured of answering, as the comparison words it
+_DEPLOYED = {"inference_seconds_per_row": "predicting a row", "first_token_seconds": "from a prompt to its first token"}
+
 
 def model_card(plan: RunPlan, candidate: Candidate, record: RunRecord, snippet: str) -> str:
     """The card in Markdown, with the header that model hubs read."""
@@ -57,11 +60,22 @@ def comparison(plan: RunPlan, record: RunRecord) -> list[tuple[str, str, str]]:
     expected = chosen.train_seconds
     interval = f"{span(expected.value)} ({span(expected.low)} to {span(expected.high)})" if expected else "-"
     rows.append(("training time", interval, span(measured["train_seconds"])))
+    for name, words in _DEPLOYED.items():
+        if (taken := measured.get(name)) is not None:
+            before = measured.get(f"base_{name}")
+            beside = "" if before is None else f" (base model {_milliseconds(before)})"
+            rows.append((words, "-", _milliseconds(taken) + beside))
+    if (energy := measured.get("energy_kwh")) is not None:
+        rows.append(("energy of training (codecarbon)", "-", f"{1000 * energy:.3g} Wh"))
     if chosen.predicted and (score := record.scores.get(chosen.predicted.metric)):
         guess = chosen.predicted
         interval = f"{guess.value:.3f} ({guess.low:.3f} to {guess.high:.3f})"
         rows.append((guess.metric, interval, f"{score.value:.3f}"))
     return rows
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms"
 
 
 def score_rows(record: RunRecord) -> list[tuple[str, str, str, str]]:

@@ -13,6 +13,7 @@ from peftselect.method import Recipe
 from peftselect.problem import parse_duration
 from peftselect.question import under
 from peftselect.selector.answer import problem_to_json
+from peftselect.training import sharding
 from peftselect.training.devices import check_devices
 from peftselect.training.halving import parse_budget
 from peftselect.training.output import check, default_folder
@@ -205,6 +206,7 @@ def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
     report = check_data(problem.task, splits.train, splits.validation, held_out)
     refuse_overlap(report, order.allow_overlap)
     folder = Path(order.output) if order.output else default_folder(problem.task.name, chosen.method)
+    sharding.check(chosen.candidate)
     note = check_devices(problem, alone="--probe" if order.probe else "a stage" if stages else "")
     plan = RunPlan(
         order=order,

@@ -44,11 +44,6 @@ def is_first() -> bool:
     return number() == 0
 
 
-def shards() -> bool:
-    """Whether accelerate's own configuration asks for FSDP or DeepSpeed."""
-    return any(os.environ.get(name) == "true" for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"))
-
-
 def join(*, cpu: bool) -> None:
     """Meet the other processes, on ``cpu`` or on a card each."""
     if count() == 1:

@@ -13,7 +13,7 @@ from peftselect.method import ApplyContext
 from peftselect.problem import parse_duration
 from peftselect.processors import load_processors
 from peftselect.task import TaskContext
-from peftselect.training import callbacks, checkpoints, measurement, packing, stages, trainer
+from peftselect.training import callbacks, checkpoints, measurement, packing, ranks, sharding, stages, trainer
 from peftselect.training.evaluation import Evaluation
 from peftselect.training.prompting import example_batch, example_rows, prompting
 from peftselect.training.session import Session, make_runner, pad_alike
@@ -48,7 +48,8 @@ class Ready:
         """Why training has diverged; nothing where it has not."""
         if self.watch.trouble:
             return self.watch.trouble
-        lost = any(item.requires_grad and not torch.isfinite(item).all() for item in self.model.parameters())
+        trained = (sharding.local(item) for item in self.model.parameters() if item.requires_grad)
+        (lost,) = ranks.any_of(any(not torch.isfinite(item).all() for item in trained))
         return f"a weight is no number after step {self.runner.state.global_step}" if lost else ""
 
 

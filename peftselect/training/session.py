@@ -109,4 +109,4 @@ def score_as_is(session: Session, model: Any, context: TaskContext) -> Evaluated
     task, rows = session.plan.problem.task, session.plan.splits.test
     runner = make_runner(session, model, modeling.autocast(model, session.here.candidate.recipe), [], training=False)
     runner.data_collator = task.collator(context, model)
-    return Evaluation(task, rows, context)(runner)
+    return Evaluation(task, rows, context).timed(runner)

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from peftselect.method import SPEECH_HEADS
-from peftselect.training import ranks
+from peftselect.training import ranks, sharding
 from peftselect.training.callbacks import SCORE
 from peftselect.training.checkpoints import Resumable
 from peftselect.training.evaluation import keep_logits
@@ -51,6 +51,7 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
         **keywords: Any,
     ) -> None:
         super().__init__(*arguments, **keywords)
+        sharding.settle(self, training=self.train_dataset is not None)
         self.objective = objective
         if objective is not None and objective.has_loss:
             self.loss_is_scaled_for_ga = False
@@ -68,6 +69,10 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
         """The Trainer's own, timed."""
         self._started = time.perf_counter()
         return super().train(*arguments, **keywords)
+
+    def _prepare_for_training(self, *arguments: Any, **keywords: Any) -> Any:
+        with sharding.cutting(self.model):
+            return super()._prepare_for_training(*arguments, **keywords)
 
     @property
     def training_seconds(self) -> float:
