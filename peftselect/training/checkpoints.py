@@ -110,7 +110,8 @@ class Resumable:
                     sharding.put(item, saved[name])
         states = torch.load(folder / STATES, map_location="cpu", weights_only=True)
         for name, item in self._stateful():
-            item.restore_training_state(self.model, states[name])
+            if name in states:  # a probe, from whose checkpoint its winner goes on, has no meter
+                item.restore_training_state(self.model, states[name])
 
     def _stateful(self) -> Iterator[tuple[str, Any]]:
         for number, item in enumerate([self, *self.callback_handler.callbacks]):
