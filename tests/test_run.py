@@ -248,6 +248,16 @@ def test_whoever_looks_on_is_told_loss_score_and_memory(tiny_models: Callable[[s
     assert re.fullmatch(r"loss \d\.\d{3}, validation \d\.\d{3}, memory [\d.]+ (GiB|MiB|KiB)", text), text
 
 
+def test_adapters_are_run_and_then_fused(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
+    order = arguments(tmp_path, "classification", tiny_models("bert"), "adapter_pfeiffer", max_steps=2)
+    folders = [peftselect.run(**{**order, "seed": seed, "output": tmp_path / str(seed)}).output for seed in (1, 2)]
+    fused = {"adapters": ",".join(map(str, folders)), "num_train_epochs": 1}
+    result = peftselect.run(**{**order, "method": "adapter_fusion", "settings": fused, "output": tmp_path / "fused"})
+    assert result.record.status == "ok" and result.record.measured["steps"] == 2
+    with pytest.raises(UnsupportedError, match="it needs two or more adapters"):
+        peftselect.plan_run(**{**order, "method": "adapter_fusion"})
+
+
 def test_the_seed_decides(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 

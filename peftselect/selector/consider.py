@@ -12,7 +12,7 @@ from peftselect.knowledge import Firing, Rule, fire
 from peftselect.memory.changes import Change, cheapest_changes
 from peftselect.memory.closed_form import FITS_MARGIN
 from peftselect.memory.states import saved_bytes, total_parameters
-from peftselect.method import Candidate, Recipe, resolve_values
+from peftselect.method import Candidate, Recipe
 from peftselect.question import under
 from peftselect.selector import constraints, reasons, scoring
 from peftselect.selector.answer import Excluded, FailedConstraint, Predicted, RankedCandidate
@@ -60,10 +60,10 @@ def consider(question: Question, method: Method, twin: str | None) -> RankedCand
             str(item.constraint): constraints.cheapest_change(item.constraint, method, problem) for item in failed
         }
         return constraints.exclude(method, failed, change)
-    defaults = resolve_values(method, problem.shape)
-    if why := method.unsupported(problem.shape, defaults):
+    asked = settle(problem, method, {}, question.wishes.settings).values  # a method may need what has no default
+    if why := method.unsupported(problem.shape, asked):
         return constraints.exclude(method, [FailedConstraint("unsupported", why.rstrip("."))], {})
-    proposed = fire(question.rules, question.facts, method_facts(method, problem.shape, defaults))
+    proposed = fire(question.rules, question.facts, method_facts(method, problem.shape, asked))
     settings = settle(problem, method, _proposals(proposed), question.wishes.settings)
     failed = constraints.unmet_needs(problem, method, settings.values, twin)
     if any(item.constraint == "unsupported" for item in failed):
