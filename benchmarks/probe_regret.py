@@ -136,7 +136,9 @@ def train_arm(plan: RunPlan, arm: int) -> dict[str, Any]:
 def _left(arms: Sequence[dict[str, Any]], before: Sequence[int], step: int) -> list[int]:
     """The candidates that go on from a rung."""
     rung = str(step)
-    tried = [Tried(at, step, arms[at]["validation"][rung], 0.0, loss=arms[at].get("loss", {}).get(rung)) for at in before]
+    tried = [
+        Tried(at, step, arms[at]["validation"][rung], 0.0, loss=arms[at].get("loss", {}).get(rung)) for at in before
+    ]
     return survivors(tried, True)
 
 

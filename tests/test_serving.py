@@ -240,7 +240,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.addresses += [str(value) for name, value in attrs if name in {"src", "href", "data", "action"}]
-        if tag not in {"meta", "line", "circle", "rect", "polyline"} or tag == "circle":
+        if tag not in {"meta", "line", "circle", "rect", "polyline", "wbr"} or tag == "circle":
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

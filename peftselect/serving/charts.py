@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 44
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 30, 44
+#: room that a letter and a line of a label take, in the larger type of a phone
+LETTER, LINE = 10, 18
 Point = tuple[float, float]
+#: from and to on the x axis, and the middle on the y axis
+Place = tuple[float, float, float]
 #: for drawings outside a page
 _STYLE = (
     "text{font:12px sans-serif;fill:#222}.page{fill:#fff}.grid{stroke:#ddd}.line{fill:none;stroke:#2a6f97;"
@@ -55,7 +59,7 @@ class _Scale:
 
 
 def lines(series: Sequence[tuple[str, Sequence[Point]]], x_title: str, y_title: str) -> str:
-    """One line a series, named at its end."""
+    """One line a series; several are named at their ends."""
     points = [point for _, item in series for point in item]
     across, up = _scales(points)
     drawn = [_axes(across, up, x_title, y_title)]
@@ -65,12 +69,16 @@ def lines(series: Sequence[tuple[str, Sequence[Point]]], x_title: str, y_title: 
         for x, y in item if len(item) <= 20 else ():
             drawn.append(f'<circle class="dot series{number}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="3"/>')
         last = item[-1]
-        drawn.append(_text(across(last[0]) - 4, up(last[1]) - 8, name, "end"))
+        if len(series) > 1:  # one line is named by its axis
+            drawn.append(_text(across(last[0]) - 4, up(last[1]) - 8, name, "end"))
     return _svg(drawn, f"{y_title} over {x_title}")
 
 
 def scatter(marks: Sequence[Mark], front: Sequence[Point], x_title: str, y_title: str) -> str:
-    """Labelled points, and a stepped line through those that nothing beats on both axes."""
+    """Points, and a stepped line through those that nothing beats on both axes.
+
+    Labels stand beside their points where there is room: strong points come first, then the front. All are titles, too.
+    """
     across, up = _scales([(mark.x, mark.y) for mark in marks])
     drawn = [_axes(across, up, x_title, y_title)]
     path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in front)
@@ -80,9 +88,34 @@ def scatter(marks: Sequence[Mark], front: Sequence[Point], x_title: str, y_title
         kind = "strong" if mark.strong else "weak"
         drawn.append(f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{escape(mark.label)}</title>')
         drawn.append("</circle>")
-        at_the_right = x > WIDTH * 0.75
-        drawn.append(_text(x - 8 if at_the_right else x + 8, y + 4, mark.label, "end" if at_the_right else "start"))
+    best = set(front)
+    points = [(across(mark.x) - 6, across(mark.x) + 6, up(mark.y)) for mark in marks]
+    taken: list[Place] = []
+    for mark in sorted(marks, key=lambda item: (not item.strong, (item.x, item.y) not in best)):
+        places = _places(across(mark.x), up(mark.y), LETTER * len(mark.label))
+        free = (one for one in places if _is_free(one, taken, LINE) and _is_free(one, points, LINE * 0.7))
+        place = next(free, None)
+        if place is not None:
+            taken.append(place)
+            left = place[0] < across(mark.x)
+            drawn.append(_text(place[left], place[2] + 4, mark.label, "end" if left else "start"))
     return _svg(drawn, f"{y_title} against {x_title}")
+
+
+def _places(x: float, y: float, width: float) -> list[Place]:
+    """Where a label may stand about its point: at the side that has more room first, and level with it."""
+    sides = (x + 8, x - 8 - width) if x < WIDTH * 0.75 else (x - 8 - width, x + 8)
+    every = [
+        (start, start + width, y + up)
+        for up in (0, -0.8 * LINE, 0.8 * LINE, -1.7 * LINE, 1.7 * LINE)
+        for start in sides
+    ]
+    return [place for place in every if place[0] >= LEFT and place[1] <= WIDTH and TOP - 8 < place[2] < HEIGHT - BOTTOM]
+
+
+def _is_free(place: Place, taken: Sequence[Place], apart: float) -> bool:
+    start, end, y = place
+    return all(start > other_end or end < other or abs(y - at) > apart for other, other_end, at in taken)
 
 
 def bars(items: Sequence[tuple[str, float, str]]) -> str:
@@ -91,10 +124,10 @@ def bars(items: Sequence[tuple[str, float, str]]) -> str:
     drawn = []
     for number, (name, amount, words) in enumerate(items):
         y = 8 + number * 40
-        width = (WIDTH - 300) * amount / longest
+        width = (WIDTH - 360) * amount / longest
         drawn.append(_text(0, y + 18, name, "start"))
-        drawn.append(f'<rect class="bar series{number}" x="170" y="{y}" width="{width:.1f}" height="26"/>')
-        drawn.append(_text(176 + width, y + 18, words, "start"))
+        drawn.append(f'<rect class="bar series{number}" x="230" y="{y}" width="{width:.1f}" height="26"/>')
+        drawn.append(_text(236 + width, y + 18, words, "start"))
     return _svg(drawn, ", ".join(f"{name}: {words}" for name, _, words in items), height=16 + 40 * len(items))
 
 

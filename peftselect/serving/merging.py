@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from peftselect import modeling
 from peftselect.errors import InputError, UnsupportedError
 from peftselect.serving.loaded import load
+from peftselect.training.progress import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,7 @@ def merge(saved: Saved, output: str | Path) -> Merged:
             f"merged, the logits differ by {largest:.3g} ({share:.1%} of the largest): more than rounding explains",
             "serve the adapter beside the base",
         )
-    with _whole_or_nothing(target):
+    with quiet(), _whole_or_nothing(target):
         loaded.model.save_pretrained(target)
         for processor in loaded.context.processors:
             processor.save_pretrained(target)

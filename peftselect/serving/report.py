@@ -117,19 +117,22 @@ def _pareto(advice: dict[str, Any]) -> str:
             front.append((mark.x, mark.y))
             best = mark.y
     drawing = charts.scatter(marks, front, "predicted peak memory (GiB)", "score (points)")
-    return _figure(drawing, "Up and to the left is better; the dashed line joins those that nothing beats on both.")
+    every = [(mark.label, f"{mark.y:+.2f}", f"{mark.x:.3g} GiB") for mark in sorted(marks, key=lambda mark: -mark.y)]
+    return _figure(
+        drawing, "Up and to the left is better; the dashed line joins those that nothing beats on both."
+    ) + _details(f"All {len(every)} candidates", _table(("method", "score", "peak memory"), every, numbers=True))
 
 
 def _curves(record: dict[str, Any], metrics: dict[str, Any]) -> str:
     history = metrics.get("history", {})
     loss = [(item["step"], item["loss"]) for item in history.get("training", ()) if item["loss"] is not None]
-    drawn = [_figure(charts.lines([("training loss", loss)], "optimizer step", "loss"), "")] if loss else []
+    drawn = [_figure(charts.lines([("loss", loss)], "optimizer step", "training loss"), "")] if loss else []
     metric = record.get("metric")
     looks = [(item["step"], item[metric]) for item in history.get("validation", ()) if item.get(metric) is not None]
     if looks:
         best = record.get("measured", {}).get("best_step")
         caption = f"The state of step {best:,} was kept." if best is not None else ""
-        chart = charts.lines([(f"validation {metric}", looks)], "optimizer step", str(metric))
+        chart = charts.lines([(str(metric), looks)], "optimizer step", f"validation {metric}")
         drawn.append(_figure(chart, caption))
     return "".join(drawn)
 
@@ -143,9 +146,41 @@ def _costs(record: dict[str, Any]) -> str:
         if (peak := measured.get(name)) is not None:
             bars.append((words, float(peak), size(peak)))
     every = list(dict.fromkeys([*predicted, *measured]))
-    rows = [(name.replace("_", " "), _cell(predicted.get(name)), _cell(measured.get(name))) for name in every]
+    said = [name for name in every if isinstance(measured.get(name), str | list | dict)]
+    rows = [
+        (_quantity(name), _amount(name, predicted.get(name)), _amount(name, measured.get(name)))
+        for name in every
+        if name not in said
+    ]
     figure = _figure(charts.bars(bars), "") if bars else ""
-    return figure + _table(("", "predicted", "measured"), rows, numbers=True)
+    table = _table(("", "predicted", "measured"), rows, numbers=True)
+    return figure + table + "".join(_told(_quantity(name), measured[name]) for name in said)
+
+
+def _told(name: str, value: Any) -> str:
+    """What is no number: a sentence, or a document to unfold."""
+    if isinstance(value, str):
+        return _paragraph(f"{name.capitalize()}: {value}.", dim=True)
+    return _details(name.capitalize(), f"<pre>{escape(json.dumps(value, indent=1))}</pre>")
+
+
+def _quantity(name: str) -> str:
+    """What a measured field is, without its unit."""
+    words = name.replace("_seconds_per_row", " of a row").removesuffix("_bytes").removesuffix("_seconds")
+    return words.removesuffix("_kwh").removesuffix("_percent").replace("_", " ")
+
+
+def _amount(name: str, value: Any) -> str:
+    """A measured field's value in its unit."""
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    if name.endswith("_bytes"):
+        return size(value)
+    if name.endswith(("_seconds", "_seconds_per_row")):
+        return f"{1000 * value:,.3g} ms" if value < 1 else f"{value:,.1f} s"
+    if name.endswith("_kwh"):
+        return f"{1000 * value:,.3g} Wh"
+    return f"{value:g} %" if name.endswith("_percent") else _cell(value)
 
 
 def _samples(run: Run) -> str:
@@ -176,18 +211,30 @@ def _paragraph(text: str, *, dim: bool = False) -> str:
     return f"<p{' class=dim' if dim else ''}>{escape(text)}</p>"
 
 
+def _details(title: str, inside: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{inside}</details>"
+
+
 def _figure(drawing: str, caption: str) -> str:
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f"<figure>{drawing}{below}</figure>"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
+    """A table; one of ``texts``, not of numbers, is laid out as blocks on a phone, each cell under its heading."""
+
     def cells(tag: str, row: Sequence[str]) -> str:
         kinds = ["", *(" class=number" if numbers else "" for _ in row[1:])]
-        return "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
+        if tag == "td" and not numbers:
+            kinds = [f' data-name="{escape(name)}"' for name in head]
+        whole = "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
+        return whole.replace("_", "_<wbr>", row[0].count("_")) if numbers else whole  # long names may be broken there
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{cells("th", head)}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = "" if numbers else " class=texts"
+    return (
+        f'<div class="wide"><table{kind}><thead><tr>{cells("th", head)}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def _interval(item: Any, *, signed: bool = False) -> str:

@@ -77,7 +77,8 @@ class Meter(TrainerCallback):  # type: ignore[misc]
         if seen.gpu_count:
             parts.append(f"GPU {seen.gpu_power:.3g} W ({seen.gpu_model})")
         # whether power was read or guessed from the load: only the tracker's own list says
-        parts += sorted({item.description() for item in getattr(self._tracker, "_hardware", ())})
+        known = {item.description() for item in getattr(self._tracker, "_hardware", ()) if type(item).__name__ != "RAM"}
+        parts += sorted(known)
         how = f"{PACKAGE} {seen.codecarbon_version} of the {seen.tracking_mode}: {', '.join(parts)}"
         return {"energy_kwh": round(self.kilowatt_hours, 9), "energy_by": how}
 
