@@ -30,13 +30,13 @@ class Adamss(UpdateMethod):
         ),
     )
     rate_from = (
-        "Zheng et al. 2025, table 19: mostly 1e-3 for RoBERTa (5e-4 to 1e-2); for models wider than 1,024 the PEFT"
-        " project's run"
+        "Zheng et al. 2025, table 19: 5e-4 to 1e-2 for RoBERTa, here the largest, for short runs; for models wider "
+        "than 1,024 the PEFT project's run"
     )
     formula = "Σ (K·r + out) over the target layers, K = num_subspaces"
     tuner = "AdamssConfig"
     rate = 1e-4
-    narrow_rate = 1e-3
+    narrow_rate = 1e-2
     simplified = ("All subspaces are trained to the end, where the paper prunes them while training.",)
     limits = (
         "Starts with a decomposition and a clustering of every target's weight.",

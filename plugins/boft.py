@@ -34,10 +34,14 @@ class Boft(UpdateMethod):
             2023,
         ),
     )
-    rate_from = "the PEFT project's configuration for Llama-3.2-3B, the default of its suite"
+    rate_from = (
+        "ours up to a width of 1,024, tried on a MiniLM and 400 news; above it the PEFT project's run on Llama-3.2-3B, "
+        "at the default of its suite"
+    )
     formula = "Σ (in·B + out) over the target layers, B = boft_block_size"
     tuner = "BOFTConfig"
     rate = 1e-4
+    narrow_rate = 1e-3
     quantized_base = "possible"
     divides: ClassVar[Mapping[str, Any]] = {"boft_block_size": "in"}
     simplified = (

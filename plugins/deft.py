@@ -33,10 +33,14 @@ class Deft(UpdateMethod):
             2025,
         ),
     )
-    rate_from = "the PEFT project's run on Llama-3.2-3B, the default of its suite"
+    rate_from = (
+        "ours up to a width of 1,024, tried on a MiniLM and 400 news; above it the PEFT project's run on Llama-3.2-3B, "
+        "at the default of its suite"
+    )
     formula = "Σ r·(in + out) over the target layers"
     tuner = "DeftConfig"
     rate = 1e-4
+    narrow_rate = 1e-3
     takes_conv1d = True
 
     def settings(self, shape: ModelShape) -> Sequence[Hyperparameter]:

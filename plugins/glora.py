@@ -33,10 +33,14 @@ class GLora(UpdateMethod):
             2023,
         ),
     )
-    rate_from = "the better of the PEFT project's runs on Llama-3.2-3B (1e-4 and 5e-4)"
+    rate_from = (
+        "ours up to a width of 1,024, tried on a MiniLM and 400 news; above it the better of the PEFT project's runs "
+        "on Llama-3.2-3B (1e-4 and 5e-4)"
+    )
     formula = "Σ 2·r·(in + out), and r·(in + 1) where there is a bias, over the target layers (with the defaults)"
     tuner = "GloraConfig"
     rate = 1e-4
+    narrow_rate = 1e-3
     simplified = ("What A to E are is set for all layers, where the paper searches for it layer by layer.",)
     limits = ("Makes a weight of its own in every step, and keeps it for the backward pass.",)
 

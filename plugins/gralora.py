@@ -29,10 +29,14 @@ class GraLora(UpdateMethod):
             2025,
         ),
     )
-    rate_from = "Jung et al. 2025, and the PEFT project's configuration"
+    rate_from = (
+        "ours up to a width of 1,024, tried on a MiniLM and 400 news; above it Jung et al. 2025 and the PEFT project's "
+        "configuration"
+    )
     formula = "Σ r·(in + out) over the target layers"
     tuner = "GraloraConfig"
     rate = 2e-4
+    narrow_rate = 1e-3
     takes_conv1d = True
     # not on a quantised base: peft 0.21 adds to the output of bitsandbytes' layers in place, which these do not allow
     divides: ClassVar[Mapping[str, Any]] = {"gralora_k": "both"}

@@ -34,10 +34,14 @@ class Oft(UpdateMethod):
         ),
         Reference("Orthogonal Finetuning Made Scalable", "https://arxiv.org/abs/2506.19847", 2025),
     )
-    rate_from = "the PEFT project's run on Llama-3.2-3B, the default of its suite"
+    rate_from = (
+        "ours up to a width of 1,024, tried on a MiniLM and 400 news; above it the PEFT project's run on Llama-3.2-3B, "
+        "at the default of its suite"
+    )
     formula = "Σ in·(B − 1)/2 over the target layers, B = oft_block_size"
     tuner = "OFTConfig"
     rate = 1e-4
+    narrow_rate = 1e-3
     quantized_base = "possible"
     divides: ClassVar[Mapping[str, Any]] = {"oft_block_size": "in"}
 

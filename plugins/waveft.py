@@ -29,10 +29,14 @@ class WaveFt(UpdateMethod):
             2025,
         ),
     )
-    rate_from = "the PEFT project's run on Llama-3.2-3B, the default of its suite"
+    rate_from = (
+        "ours up to a width of 1,024, tried on a MiniLM and 400 news; above it the PEFT project's run on Llama-3.2-3B, "
+        "at the default of its suite"
+    )
     formula = "Σ n_frequency over the target layers"
     tuner = "WaveFTConfig"
     rate = 1e-4
+    narrow_rate = 1e-3
     takes_conv1d = True
     quantized_base = "possible"
     limits = ("Makes an update as large as the weight in every step, and keeps it twice for the backward pass.",)

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from peftselect import UpdateMethod
+from peftselect.base_models import resolve_base_model
 from peftselect.memory.closed_form import estimate_memory
 from peftselect.method import ApplyContext, Recipe, resolve_values
 from peftselect.modeling import count_parameters
 from peftselect.plugin_manager import host
+from peftselect.shapes import shape_for
 from peftselect.testing.models import tiny_shape
 from tests.test_shapes import build
 
@@ -137,3 +140,14 @@ def test_bdlora_cuts_a_factor_of_each_layer(kind: str, targets: str, reason: str
         model, real = build(kind, 0, head)
         wrapped = method.apply(model, values, ApplyContext(real, "test", 10))
         assert count_parameters(wrapped)[0] == method.trainable_parameters(real, values)
+
+
+@pytest.mark.parametrize("name", ["hra", "adamss", "beft"])
+def test_narrow_models_take_a_rate_of_their_own(name: str) -> None:
+    method = host().method(name)
+    assert isinstance(method, UpdateMethod)
+    assert method.narrow_rate is not None
+    for model, rate in (("roberta-base", method.narrow_rate), ("llama-3.2-3b", method.rate)):
+        shape = shape_for(method, resolve_base_model(model).config)
+        assert resolve_values(method, shape)["learning_rate"] == rate, model
+        assert resolve_values(method, shape, {"learning_rate": 2e-3})["learning_rate"] == 2e-3
