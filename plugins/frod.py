@@ -33,10 +33,14 @@ class Frod(UpdateMethod):
             2026,
         ),
     )
-    rate_from = "the PEFT project's run on Llama-3.2-3B, the default of its suite"
+    rate_from = (
+        "ours up to a width of 1,024, tried on a MiniLM and 400 news; above it the PEFT project's run on Llama-3.2-3B, "
+        "at the default of its suite"
+    )
     formula = "Σ (in + ρ·in²) over the target layers, ρ = sparse_rate"
     tuner = "FrodConfig"
     rate = 1e-4
+    narrow_rate = 1e-2
     takes_conv1d = True
     constants: ClassVar[Mapping[str, Any]] = {"progressbar": False}
     # the frozen weight is taken apart in float32 and put together again, which rounds

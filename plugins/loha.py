@@ -29,10 +29,14 @@ class LoHa(UpdateMethod):
         ),
         Reference("Navigating Text-To-Image Customization (LyCORIS)", "https://arxiv.org/abs/2309.14859", 2023),
     )
-    rate_from = "the PEFT project's runs on Llama-3.2-3B, the default of its suite"
+    rate_from = (
+        "ours up to a width of 1,024, tried on a MiniLM and 400 news; above it the PEFT project's run on Llama-3.2-3B, "
+        "at the default of its suite"
+    )
     formula = "Σ 2·r·(in + out) over the target layers"
     tuner = "LoHaConfig"
     rate = 1e-4
+    narrow_rate = 1e-2
     limits = ("Makes an update as large as the weight in every step, and keeps it for the backward pass.",)
 
     def settings(self, shape: ModelShape) -> Sequence[Hyperparameter]:

@@ -31,7 +31,7 @@ class ProPetlLora(LowRankMethod):
         integration_form="scaled addition",
         workspace="attention: queries/values",
     )
-    # the authors' script: rank 32, a tenth of the prototype a layer (half of it for adapters)
+    # the authors' script has rank 32 and a tenth of the prototype a layer; half of it, as for adapters, is ours
     references = (
         Reference(
             "One Network, Many Masks: Towards More Parameter-Efficient Transfer Learning",
@@ -52,7 +52,7 @@ class ProPetlLora(LowRankMethod):
         """Rank, scale, density of the masks, targets and rate."""
         kept = [item for item in super().hyperparameters(shape) if item.name not in {"lora_dropout", "use_rslora"}]
         density = Hyperparameter(
-            "density", 0.5, "float", "share of the prototype that a layer uses", 0.01, 1, search=(0.3, 0.5, 0.7)
+            "density", 0.5, "float", "share of the prototype that a layer uses", 0.01, 1, search=(0.1, 0.3, 0.5)
         )
         return (*kept, density)
 

@@ -30,7 +30,7 @@ class ProPetlPrefix(PrefixMethod):
         integration_form="gated addition",
         workspace="attention: keys/values",
     )
-    # the authors' script: 64 tokens, a tenth of the prototype a layer (half of it for adapters)
+    # the authors' script has 64 tokens and a tenth of the prototype a layer; half of it, as for adapters, is ours
     references = (
         Reference(
             "One Network, Many Masks: Towards More Parameter-Efficient Transfer Learning",
@@ -53,7 +53,7 @@ class ProPetlPrefix(PrefixMethod):
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
         """Length, density of the masks and rate."""
         density = Hyperparameter(
-            "density", 0.5, "float", "share of the prototype that a layer uses", 0.01, 1, search=(0.3, 0.5, 0.7)
+            "density", 0.5, "float", "share of the prototype that a layer uses", 0.01, 1, search=(0.1, 0.3, 0.5)
         )
         rate = Hyperparameter("learning_rate", 1e-2, "float", "peak learning rate", 1e-6, 1.0, log=True)
         return (self.prefix_settings()[0], density, rate)

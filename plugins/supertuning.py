@@ -32,10 +32,13 @@ class SuperTuning(UpdateMethod):
     )
     # sparsity as in peft (the PEFT project's configurations go from 0.974 to 0.9935)
     references = (Reference("Super-Tuning", "https://arxiv.org/abs/2607.09287", 2026),)
-    rate_from = "the default of the PEFT project's suite"
+    rate_from = (
+        "ours up to a width of 1,024, tried on a MiniLM and 400 news; above it the default of the PEFT project's suite"
+    )
     formula = "Σ (1 − s)·in·out over the target layers, s = sparsity"
     tuner = "SupertuningConfig"
     rate = 1e-4
+    narrow_rate = 1e-2
     constants: ClassVar[Mapping[str, Any]] = {"save_precomputed_indices": True}
     limits = ("Makes a weight of its own in every step, and keeps it for the backward pass.",)
 

@@ -28,7 +28,7 @@ TINY: dict[str, dict[str, Any]] = {
            "feed_forward_proj": "gated-gelu", "dropout_rate": 0.0, "decoder_start_token_id": 0},
     "bart": {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
              "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "dropout": 0.0,
-             "max_position_embeddings": 128, "bos_token_id": 3, "decoder_start_token_id": 1, "init_std": 0.1},
+             "max_position_embeddings": 128, "bos_token_id": 3, "decoder_start_token_id": 1, "init_std": 0.08},
     "bert": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
              "max_position_embeddings": 128, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128,
