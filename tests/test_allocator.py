@@ -24,33 +24,36 @@ def test_sizes_are_rounded_to_512_bytes() -> None:
 
 def test_a_freed_block_is_used_again_and_neighbours_merge() -> None:
     allocator = CachingAllocator()
-    for key in range(4):
-        allocator.allocate(key, 5 * MIB)
+    allocator.run(("alloc", key, 5 * MIB) for key in range(4))
     assert allocator.reserved == 20 * MIB
-    for key in (1, 2):
-        allocator.release(key)
-    allocator.allocate("both", 9 * MIB)
+    allocator.run([("free", 1, 0), ("free", 2, 0), ("alloc", "both", 9 * MIB)])
     assert allocator.reserved == 20 * MIB
+
+
+def test_blocks_of_two_segments_never_merge() -> None:
+    allocator = CachingAllocator()
+    allocator.run(
+        [("alloc", "left", 12 * MIB), ("alloc", "right", 12 * MIB), ("free", "left", 0), ("free", "right", 0)]
+    )
+    allocator.run([("alloc", "both", 24 * MIB)])
+    assert allocator.reserved == 48 * MIB
 
 
 def test_best_fit_takes_the_smallest_block_that_serves() -> None:
     allocator = CachingAllocator()
-    for key, size in (("big", 40 * MIB), ("small", 12 * MIB)):
-        allocator.allocate(key, size)
-    allocator.release("big")
-    allocator.release("small")
-    allocator.allocate("new", 12 * MIB)
-    allocator.allocate("newer", 40 * MIB)
+    allocator.run([("alloc", "big", 40 * MIB), ("alloc", "small", 12 * MIB), ("free", "big", 0), ("free", "small", 0)])
+    allocator.run([("alloc", "new", 12 * MIB), ("alloc", "newer", 40 * MIB)])
     assert allocator.reserved == 52 * MIB
 
 
 def test_empty_cache_gives_back_whole_segments_only() -> None:
     allocator = CachingAllocator()
-    allocator.allocate("kept", 5 * MIB)
-    allocator.allocate("gone", 30 * MIB)
-    allocator.release("gone")
-    allocator.empty_cache()
+    allocator.run(
+        [("alloc", "kept", 5 * MIB), ("alloc", "gone", 30 * MIB), ("free", "gone", 0), ("empty_cache", "", 0)]
+    )
     assert (allocator.reserved, allocator.peak_reserved) == (20 * MIB, 50 * MIB)
+    allocator.run([("free", "kept", 0), ("free", "kept", 0), ("empty_cache", "", 0)])
+    assert (allocator.allocated, allocator.reserved) == (0, 0)
 
 
 def test_a_full_device_first_empties_the_cache_and_then_fails() -> None:

@@ -30,7 +30,19 @@ SOONER, LATER = pytest.mark.slow, pytest.mark.exhaustive
 RECIPE = Recipe("bf16", None, 4, 1, False, 1e-4, 1.0, 256)
 
 
-def error(name: str, model: str, head: str, layers: Mapping[str, int]) -> float | None:
+#: what makes a step hold other things: method, model, and what differs from RECIPE
+RECIPES = (
+    ("lora", "llama-3.2-1b", {"quantization": "int8"}),
+    ("lora", "llama-3.2-1b", {"quantization": "int8", "gradient_checkpointing": True}),
+    ("lora", "gpt2-medium", {"quantization": "nf4"}),
+    ("lora", "gpt2-medium", {"precision": "fp16"}),
+    ("full_finetuning", "gpt2-medium", {"optimizer": "adamw_8bit"}),
+    ("full_finetuning", "llama-3.2-1b", {"gradient_checkpointing": True}),
+    ("full_finetuning", "llama-3.2-1b", {"optimizer": "adafactor", "precision": "pure_bf16"}),
+)
+
+
+def error(name: str, model: str, head: str, layers: Mapping[str, int], **changes: Any) -> float | None:
     """Closed form over traced peak, less one; None where the method does not serve the model."""
     config: dict[str, Any] = {**resolve_base_model(model).config, **layers}
     method, shape = host().method(name), read_shape(config, head, 2)
@@ -40,6 +52,7 @@ def error(name: str, model: str, head: str, layers: Mapping[str, int]) -> float 
     if method.unsupported(shape, values):
         return None
     recipe = replace(RECIPE, quantization="nf4" if method.quantized_base == "required" else None)
+    recipe = replace(recipe, **changes)
     if shape.audio:
         recipe = replace(recipe, max_length=10)
     if head == "seq2seq_lm":
@@ -56,6 +69,15 @@ def test_the_closed_form_is_near_the_trace(name: str) -> None:
     found = error(name, model, head, layers)
     assert found is not None
     assert abs(found) < largest
+
+
+@pytest.mark.parametrize(("name", "model", "changes"), RECIPES)
+def test_the_closed_form_follows_the_recipe(name: str, model: str, changes: dict[str, Any]) -> None:
+    found = error(
+        name, model, "causal_lm", {"n_layer" if model.startswith("gpt2") else "num_hidden_layers": 4}, **changes
+    )
+    assert found is not None
+    assert abs(found) < 0.06
 
 
 @pytest.mark.parametrize(

@@ -132,3 +132,12 @@ def test_a_configuration_that_does_not_suit_the_model_is_refused_in_one_line(tin
     asked = request(tiny_models("llama"))
     with pytest.raises(InputError, match=r"does not suit the model: .*Target modules"):
         trace_memory(replace(asked, peft_config={"peft_type": "LORA", "target_modules": ["nowhere"]}))
+
+
+def test_what_the_installed_peft_does_not_know_is_refused(tiny_models) -> None:
+    asked = request(tiny_models("llama"))
+    with pytest.raises(InputError, match="knows no type NEWEST"):
+        trace_memory(replace(asked, peft_config={"peft_type": "NEWEST"}))
+    misspelt = {"peft_type": "LORA", "target_modules": ["q_proj"], "lora_aplha": 4}
+    with pytest.raises(InputError, match="has no setting lora_aplha"):
+        trace_memory(replace(asked, peft_config=misspelt))

@@ -64,3 +64,55 @@ def test_a_traced_step_accounts_for_every_byte() -> None:
     code = textwrap.dedent(PROGRAM).replace("{root!r}", repr(str(ROOT)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     assert done.stdout.strip().endswith("ok"), done.stderr[-3000:]
+
+
+#: sums of gradients that meet: real ones in an ordinary backward pass, and those of a trace
+SUMS = """
+import sys
+sys.path.insert(0, {root!r})
+import torch
+from torch.autograd.profiler import profile
+from peftselect.memory.tracing.log import AllocationLog, StorageTracker
+from peftselect.memory.tracing.policies import PolicyTracker
+from peftselect.memory.tracing.step import fake_device
+
+def losses(device):
+    weight, rows = torch.zeros(4, 4, device=device, requires_grad=True), torch.zeros(3, 4, device=device)
+    yield (rows @ weight @ weight).sum()  # a tied matrix
+    weight.grad = None
+    once = rows @ weight
+    yield (once + (once @ weight).tanh()).sum()  # a residual stream: the first gradient is held elsewhere
+    weight.grad = None
+    twice = rows @ weight
+    yield ((twice * 2).tanh() + (twice * 3).tanh() + (twice * 4).tanh()).sum()
+    weight.grad = None
+    part = rows @ weight
+    yield part[:, :2].sum() + part.exp().sum()
+
+plain = StorageTracker.__torch_dispatch__
+def watch(self, func, *rest):
+    if func in (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor):
+        seen.append(func.name().removesuffix(".Tensor"))
+    return plain(self, func, *rest)
+StorageTracker.__torch_dispatch__ = watch
+
+traced, real, seen = [], [], []
+with fake_device() as device, PolicyTracker(AllocationLog(), device):
+    for loss in losses(device):
+        seen.clear()
+        loss.backward()
+        traced.append(sorted(seen))
+for loss in losses("cpu"):
+    with profile() as done:
+        loss.backward()
+    real.append(sorted(event.name for event in done.function_events if event.name in ("aten::add", "aten::add_")))
+assert ["aten::add", "aten::add_"] in real, real
+assert traced == real, (traced, real)
+print("ok")
+"""
+
+
+def test_gradients_meet_in_place_where_autograd_would() -> None:
+    code = textwrap.dedent(SUMS).replace("{root!r}", repr(str(ROOT)))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.strip().endswith("ok"), done.stderr[-3000:]

@@ -115,10 +115,14 @@ def panel(text: str, title: str) -> None:
 
 
 def bar(parts: Sequence[tuple[str, float, str]], total: float, width: int = 60) -> Text:
-    """A stacked bar: (label, amount, colour) parts scaled to ``total``."""
-    text = Text()
+    """A stacked bar: (label, amount, colour) parts scaled to ``total``, and what they leave of it."""
+    text, end, drawn = Text(), 0.0, 0
     for _, amount, colour in parts:
-        text.append("█" * round(width * amount / total) if total else "", style=colour)
+        end += amount
+        until = round(width * end / total) if total else 0
+        text.append("█" * (until - drawn), style=colour)
+        drawn = until
+    text.append("░" * (width - drawn), style="dim")
     return text
 
 

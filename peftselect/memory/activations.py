@@ -7,11 +7,12 @@ real modules of every architecture (tests/test_kept_activations.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from peftselect.memory.attention import attention_bytes, habits, shared_bytes
-from peftselect.memory.regime import HALF, QUANTIZED
+from peftselect.memory.regime import EIGHT_BIT, HALF, QUANTIZED
+from peftselect.memory.states import stays_float
 from peftselect.method import LANGUAGE_MODEL_HEADS
 
 if TYPE_CHECKING:
@@ -19,14 +20,16 @@ if TYPE_CHECKING:
     from peftselect.method import MemoryTraits
     from peftselect.shape import ModelShape, Stack
 
-#: tensors of the feed-forward width which an activation keeps; the tanh GELU written out in Python keeps four
+#: tensors of the feed-forward width which an activation keeps; the tanh GELU written out in Python keeps four, of which
+#: a third power makes three float32 under autocast, and its result too
+_THIRD_POWER = "gelu_new"
 _ACTIVATION_TENSORS = {"gelu_new": 4, "gelu_fast": 4, "quick_gelu": 2}
 #: tensors as large as the logits that the loss holds at its peak
 _LOSS_TENSORS = 3
 #: both streams of a reversible model, in 64 bits; and what comes beside them while a block is run backwards
 _STREAM_BYTES, _REVERSAL_BYTES = 2 * 8, 5 * 8
-#: tensors of the feed-forward width alive at once in the backward pass of one block
-_BACKWARD_TENSORS = 3
+#: tensors of the feed-forward width alive at once in the backward pass of one block, a gated one and a plain one
+_BACKWARD_TENSORS = {True: 3, False: 2}
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def block_bytes(
         total += _cross_attention(shape, work, regime, trained)
     if keeps_outputs:
         total += tokens * 2 * regime.attention * shape.kv_size
-    return total
+    return total + tokens * _read_in_eight_bits(shape, stack, regime)
 
 
 def _norms(shape: ModelShape, regime: Regime, cross: bool, trained: bool) -> float:
@@ -93,14 +96,34 @@ def _norms(shape: ModelShape, regime: Regime, cross: bool, trained: bool) -> flo
 
 
 def _feed_forward(shape: ModelShape, regime: Regime, trained: bool) -> float:
-    tensors = _ACTIVATION_TENSORS.get(shape.activation, 1) + (2 if shape.gated_ffn else 0)
-    kept = float(tensors * regime.inner * shape.intermediate_size)
+    width, inner = shape.intermediate_size, regime.inner
+    widened = 4 - inner if regime.autocast and shape.activation == _THIRD_POWER else 0
+    of_activation = _ACTIVATION_TENSORS.get(shape.activation, 1)
+    kept = float(width * (of_activation * inner + (of_activation - 1) * widened))
+    if shape.gated_ffn:
+        kept += width * (2 * inner + widened)
+    reads_own = not _one_norm(shape) or regime.autocast
     if trained:
-        kept += _read(shape, regime, "ffn_gate", "ffn_in", "ffn_gate_in") * (not _one_norm(shape) or regime.autocast)
+        kept += _read(shape, regime, "ffn_gate", "ffn_in", "ffn_gate_in") * reads_own
         # the output of a plain ReLU is kept already; T5's last matrix takes a copy all the same under autocast
         relu = shape.activation == "relu" and not shape.gated_ffn
         if not relu or (shape.relative_attention and regime.autocast):
-            kept += regime.inner * shape.intermediate_size
+            kept += inner * width
+    return kept
+
+
+def _read_in_eight_bits(shape: ModelShape, stack: Stack, regime: Regime, *, alone: bool = False) -> float:
+    """Bytes a position of what frozen 8-bit layers read and keep: normed states (the encoder's output is one tensor for
+    all layers) and the last matrix's input; ``alone``: what attention gave, too, which else is kept in any case."""
+    if not regime.keeps_inputs:
+        return 0
+    cross = stack == "decoder" and shape.architecture == "encoder-decoder"
+    kept = float((2 - _one_norm(shape) + cross) * shape.hidden_size * regime.stream)
+    if alone:
+        kept += (1 + cross) * shape.num_heads * shape.head_dim * regime.attention
+    relu = shape.activation == "relu" and not shape.gated_ffn  # whose output is kept
+    if not stays_float(shape, "ffn_out") and (alone or not relu):
+        kept += shape.intermediate_size * regime.inner
     return kept
 
 
@@ -192,7 +215,8 @@ def reversal_bytes(shape: ModelShape, traits: MemoryTraits, work: Work, regime: 
 def backward_bytes(shape: ModelShape, work: Work, regime: Regime) -> int:
     """Temporaries in the backward pass of one block, at its feed-forward part."""
     tokens = max(work.tokens("encoder"), work.tokens("decoder"))
-    return tokens * (_BACKWARD_TENSORS * regime.inner * shape.intermediate_size + 2 * regime.stream * shape.hidden_size)
+    inner = _BACKWARD_TENSORS[shape.gated_ffn] * regime.inner * shape.intermediate_size
+    return tokens * (inner + 2 * regime.stream * shape.hidden_size)
 
 
 def kept_bytes(
@@ -204,7 +228,8 @@ def kept_bytes(
     checkpointing: bool = False,
     keeps_outputs: bool = False,
 ) -> int:
-    """Bytes that autograd keeps of a whole forward pass, the head's logits apart."""
+    """Bytes that autograd keeps of a whole forward pass, the head's logits apart; under checkpointing each block keeps
+    its input alone."""
     if traits.backward_reaches == "nothing":
         return _passing_bytes(shape, work, regime)
     if traits.backward_reaches == "top":
@@ -212,30 +237,41 @@ def kept_bytes(
         return _passing_bytes(shape, work, regime) + round(own)
     # a block that is run again makes its own updates again
     total = traits.kept_bytes_per_step / (shape.num_layers if checkpointing else 1)
-    largest = 0.0
     for stack, layers, of_method in _stacks(shape, traits, regime):
-        block = block_bytes(
-            shape, stack, work, regime, trained=traits.keeps_layer_inputs, keeps_outputs=keeps_outputs
-        )  # fmt: skip
-        tokens, method = work.tokens(stack), work.tokens(stack) * of_method
+        tokens = work.tokens(stack)
         if checkpointing:
-            # each block keeps its input; one at a time is run again in full
-            total += layers * tokens * regime.stream * shape.hidden_size
-            largest = max(largest, block + method / layers)
+            # what bitsandbytes keeps by itself, checkpointing does not let go
+            passed = _read_in_eight_bits(shape, stack, regime, alone=True)
+            total += layers * tokens * (regime.stream * shape.hidden_size + passed)
         elif traits.reversible:
             total += tokens * _STREAM_BYTES * shape.hidden_size
         else:
-            total += layers * block + method
+            trained = traits.keeps_layer_inputs
+            total += tokens * of_method + layers * block_bytes(
+                shape, stack, work, regime, trained=trained, keeps_outputs=keeps_outputs
+            )
         total += shared_bytes(shape, regime, work.batch, work.length(stack))
         # the last norm, and the embeddings on their way in
         total += tokens * shape.hidden_size * (4 + regime.stream)
-    return round(total + largest)
+    return round(total)
+
+
+def rerun_bytes(shape: ModelShape, traits: MemoryTraits, work: Work, regime: Regime) -> int:
+    """What the largest block keeps while checkpointing runs it again, in the backward pass."""
+    if traits.backward_reaches in ("nothing", "top"):
+        return 0
+    trained, regime = traits.keeps_layer_inputs, replace(regime, keeps_inputs=False)
+    blocks = (
+        block_bytes(shape, stack, work, regime, trained=trained) + work.tokens(stack) * of_method / layers
+        for stack, layers, of_method in _stacks(shape, traits, regime)
+    )
+    return round(max(blocks))
 
 
 def _stacks(shape: ModelShape, traits: MemoryTraits, regime: Regime) -> list[tuple[Stack, int, float]]:
     """Stacks that the backward pass enters: name, blocks, and the method's own bytes a position."""
     kept = traits.kept_bytes_per_token
-    if regime is QUANTIZED and traits.kept_under_autocast is not None:
+    if regime in (QUANTIZED, EIGHT_BIT) and traits.kept_under_autocast is not None:
         kept = traits.kept_under_autocast
     found: list[tuple[Stack, int, float]] = []
     if shape.encoder_layers and not (traits.backward_reaches == "decoder" and shape.decoder_layers):

@@ -8,8 +8,8 @@ splitting and merging inside a segment; on failure the cached segments are given
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,6 +21,10 @@ SMALL_SEGMENT = 2 * MIB
 MEDIUM_REQUEST = 10 * MIB
 MEDIUM_SEGMENT = 20 * MIB
 SEGMENT_ROUND = 2 * MIB
+#: addresses stay far below this power of two, though those of segments that were given back are not used again
+ADDRESS_BITS = 56
+_NOTHING = (0, 0)
+_ADDRESSES = (1 << ADDRESS_BITS) - 1
 
 #: (kind, key, bytes): "alloc" and "free" carry a storage's key, "mark" a label, "empty_cache" nothing
 Event = tuple[Literal["alloc", "free", "empty_cache", "mark"], object, int]
@@ -30,83 +34,112 @@ class OutOfMemoryError(Exception):
     """The replay needed more than the capacity it was given."""
 
 
-class _Block:
-    """A stretch of a segment: free, or lent to one storage."""
+class _Pool(NamedTuple):
+    """The free blocks of one pool: in order of (size, address), as one number each, and by where they begin and end."""
 
-    __slots__ = ("address", "free", "next", "pool", "previous", "size")
+    #: what must be left of a block for it to be split
+    least_rest: int
+    order: list[int]
+    #: sizes by first address, first addresses by the address behind the block
+    beginning: dict[int, int]
+    ending: dict[int, int]
 
-    def __init__(self, address: int, size: int, pool: int) -> None:
-        self.address, self.size, self.pool = address, size, pool
-        self.previous: _Block | None = None
-        self.next: _Block | None = None
-        self.free = True
+    def add(self, address: int, size: int) -> None:
+        """Note a free block."""
+        insort(self.order, size << ADDRESS_BITS | address)
+        self.beginning[address] = size
+        self.ending[address + size] = address
+
+    def remove(self, address: int, size: int) -> None:
+        """Forget a free block."""
+        del self.beginning[address], self.ending[address + size]
+        del self.order[bisect_left(self.order, size << ADDRESS_BITS | address)]
 
 
-@dataclass
 class CachingAllocator:
     """The allocator's state. All figures are bytes; ``capacity`` None never runs out."""
 
-    capacity: int | None = None
-    allocated: int = 0
-    reserved: int = 0
-    peak_allocated: int = 0
-    peak_reserved: int = 0
-    retries: int = 0
-    _lent: dict[object, _Block] = field(default_factory=dict)
-    #: free blocks of the small and the large pool, sorted by (size, address)
-    _free: tuple[list[tuple[int, int]], list[tuple[int, int]]] = field(default_factory=lambda: ([], []))
-    _at: dict[int, _Block] = field(default_factory=dict)
-    _next_address: int = 0
+    def __init__(self, capacity: int | None = None) -> None:
+        self.capacity = capacity
+        self.allocated = self.reserved = self.peak_allocated = self.peak_reserved = self.retries = 0
+        #: (allocated, reserved) at each mark
+        self.marks: dict[str, tuple[int, int]] = {}
+        #: address and size of what each storage has
+        self._lent: dict[object, tuple[int, int]] = {}
+        self._small, self._large = _Pool(ROUND_BYTES, [], {}, {}), _Pool(SMALL_REQUEST + 1, [], {}, {})
+        self._segments: dict[int, int] = {}
+        self._next_address = 0
 
-    def allocate(self, key: object, nbytes: int) -> None:
-        """Serve a request; OutOfMemoryError when the capacity does not allow it even with an empty cache."""
-        size = max(ROUND_BYTES, -(-nbytes // ROUND_BYTES) * ROUND_BYTES)
-        pool = 0 if size <= SMALL_REQUEST else 1
-        block = self._best_fit(size, pool) or self._new_segment(size, pool)
-        remainder = block.size - size
-        if remainder >= ROUND_BYTES if pool == 0 else remainder > SMALL_REQUEST:
-            self._split(block, size)
-        block.free = False
-        self._lent[key] = block
-        self.allocated += block.size
-        self.peak_allocated = max(self.peak_allocated, self.allocated)
+    def run(self, events: Iterable[Event]) -> None:
+        """Serve a log; OutOfMemoryError when the capacity does not allow a request even with an empty cache.
 
-    def release(self, key: object) -> None:
-        """Return a storage's block and merge it with its free neighbours."""
-        block = self._lent.pop(key, None)
-        if block is None:
-            return
-        self.allocated -= block.size
-        block.free = True
-        if (before := block.previous) is not None and before.free:
-            self._forget(before)
-            block = self._merge(before, block)
-        if (after := block.next) is not None and after.free:
-            self._forget(after)
-            block = self._merge(block, after)
-        self._remember(block)
+        The smallest free block that serves is lent, of several the one at the lowest address. All is in one loop: logs
+        have hundreds of thousands of events, and are replayed a dozen times to find a capacity.
+        """
+        small, large, lent = (*self._small,), (*self._large,), self._lent  # plain tuples are faster to unpack
+        allocated, peak = self.allocated, self.peak_allocated
+        for kind, key, nbytes in events:
+            if kind == "alloc":
+                size = (nbytes + ROUND_BYTES - 1) & -ROUND_BYTES or ROUND_BYTES
+                least_rest, order, beginning, ending = small if size <= SMALL_REQUEST else large
+                index = bisect_left(order, size << ADDRESS_BITS)
+                if index == len(order):
+                    self._add_segment(size)
+                    index = bisect_left(order, size << ADDRESS_BITS)
+                place = order.pop(index)
+                address, found = place & _ADDRESSES, place >> ADDRESS_BITS
+                del beginning[address]
+                if found - size >= least_rest:
+                    rest = address + size
+                    beginning[rest], ending[address + found] = found - size, rest
+                    insort(order, (found - size) << ADDRESS_BITS | rest, 0, index)
+                else:
+                    del ending[address + found]
+                    size = found
+                lent[key] = address, size
+                allocated += size
+                if allocated > peak:
+                    peak = allocated
+            elif kind == "free":
+                address, size = lent.pop(key, _NOTHING)
+                if not size:
+                    continue
+                allocated -= size
+                # sizes tell the pools apart: what the large one lends whole stays above a small request
+                _, order, beginning, ending = small if size <= SMALL_REQUEST else large
+                if more := beginning.pop(address + size, 0):
+                    del order[bisect_left(order, more << ADDRESS_BITS | address + size)]
+                    size += more
+                if (before := ending.pop(address, None)) is not None:
+                    more = address - before
+                    del order[bisect_left(order, more << ADDRESS_BITS | before)]
+                    address = before
+                    size += more
+                beginning[address] = size
+                ending[address + size] = address
+                insort(order, size << ADDRESS_BITS | address)
+            elif kind == "empty_cache":
+                self.empty_cache()
+            elif kind == "mark":
+                self.marks[str(key)] = allocated, self.reserved
+        self.allocated, self.peak_allocated = allocated, peak
 
     def empty_cache(self) -> None:
         """Give every wholly free segment back to the device."""
-        for pool in self._free:
-            whole = [entry for entry in pool if self._is_whole(self._at[entry[1]])]
-            for entry in whole:
-                self.reserved -= entry[0]
-                del self._at[entry[1]]
-            pool[:] = [entry for entry in pool if entry[1] in self._at]
+        for pool in (self._small, self._large):
+            for address, size in list(pool.beginning.items()):
+                if self._segments.get(address) == size:
+                    pool.remove(address, size)
+                    del self._segments[address]
+                    self.reserved -= size
 
-    def _best_fit(self, size: int, pool: int) -> _Block | None:
-        free = self._free[pool]
-        index = bisect_left(free, (size, -1))
-        return self._at.pop(free.pop(index)[1]) if index < len(free) else None
-
-    def _new_segment(self, size: int, pool: int) -> _Block:
-        if pool == 0:
-            segment = SMALL_SEGMENT
+    def _add_segment(self, size: int) -> None:
+        """A segment that serves a request, all of it free."""
+        pool, segment = self._large, -(-size // SEGMENT_ROUND) * SEGMENT_ROUND
+        if size <= SMALL_REQUEST:
+            pool, segment = self._small, SMALL_SEGMENT
         elif size < MEDIUM_REQUEST:
             segment = MEDIUM_SEGMENT
-        else:
-            segment = -(-size // SEGMENT_ROUND) * SEGMENT_ROUND
         if self.capacity is not None and self.reserved + segment > self.capacity:
             self.retries += 1
             self.empty_cache()
@@ -114,38 +147,9 @@ class CachingAllocator:
                 raise OutOfMemoryError(f"{segment} bytes on top of {self.reserved}")
         self.reserved += segment
         self.peak_reserved = max(self.peak_reserved, self.reserved)
-        block = _Block(self._next_address, segment, pool)
-        self._next_address += segment
-        return block
-
-    def _split(self, block: _Block, size: int) -> None:
-        rest = _Block(block.address + size, block.size - size, block.pool)
-        rest.previous, rest.next = block, block.next
-        if block.next:
-            block.next.previous = rest
-        block.next, block.size = rest, size
-        self._remember(rest)
-
-    @staticmethod
-    def _merge(left: _Block, right: _Block) -> _Block:
-        left.size += right.size
-        left.next = right.next
-        if right.next:
-            right.next.previous = left
-        return left
-
-    def _remember(self, block: _Block) -> None:
-        insort(self._free[block.pool], (block.size, block.address))
-        self._at[block.address] = block
-
-    def _forget(self, block: _Block) -> None:
-        free = self._free[block.pool]
-        del free[bisect_left(free, (block.size, block.address))]
-        del self._at[block.address]
-
-    @staticmethod
-    def _is_whole(block: _Block) -> bool:
-        return block.previous is None and block.next is None
+        self._segments[self._next_address] = segment
+        pool.add(self._next_address, segment)
+        self._next_address += segment + ROUND_BYTES  # a gap, so that blocks of two segments never touch
 
 
 @dataclass(frozen=True)
@@ -164,19 +168,10 @@ def replay(events: Iterable[Event], capacity: int | None = None, workspace_bytes
     Raises OutOfMemoryError when ``capacity`` is too small.
     """
     allocator = CachingAllocator(capacity)
-    marks: dict[str, tuple[int, int]] = {}
     if workspace_bytes:
-        allocator.allocate("workspace", workspace_bytes)
-    for kind, key, nbytes in events:
-        if kind == "alloc":
-            allocator.allocate(key, nbytes)
-        elif kind == "free":
-            allocator.release(key)
-        elif kind == "mark":
-            marks[str(key)] = (allocator.allocated, allocator.reserved)
-        else:
-            allocator.empty_cache()
-    return Replay(allocator.peak_allocated, allocator.peak_reserved, allocator.retries, marks)
+        allocator.run([("alloc", "workspace", workspace_bytes)])
+    allocator.run(events)
+    return Replay(allocator.peak_allocated, allocator.peak_reserved, allocator.retries, allocator.marks)
 
 
 def smallest_capacity(events: Sequence[Event], workspace_bytes: int = 0) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from peftselect.memory import audio, states
-from peftselect.memory.activations import Work, backward_bytes, head_bytes, kept_bytes, reversal_bytes
+from peftselect.memory.activations import Work, backward_bytes, head_bytes, kept_bytes, rerun_bytes, reversal_bytes
 from peftselect.memory.regime import HALF, HALF_AUTOCAST, regime_of
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def estimate_memory(
             "weights": states.weight_bytes(shape, traits, recipe),
             "adapter": (0 if traits.trains_base_weights else trainable * states.FLOAT32) + round(traits.held_bytes),
             "gradients": with_gradient * width,
-            "optimizer": states.optimizer_bytes(with_gradient, width, recipe.optimizer),
+            "optimizer": states.optimizer_bytes(with_gradient, traits, recipe),
         },
         devices,
         sharding,
@@ -123,8 +123,11 @@ def estimate_memory(
     block = 0 if traits.backward_reaches in ("top", "nothing") else backward_bytes(shape, work, regime)
     block += reversal_bytes(shape, traits, work, regime)
     passing = max(block, states.dequantised_bytes(shape, recipe), traits.unpacking_bytes)
+    if recipe.gradient_checkpointing:
+        passing += rerun_bytes(shape, traits, work, regime)
+    ending = max(states.tied_bytes(shape, traits, recipe), round(traits.passing_bytes))
     waiting = held["gradients"] if recipe.gradient_accumulation_steps > 1 else 0
-    step = states.step_bytes(with_gradient, width, recipe.optimizer)
+    step = states.step_bytes(with_gradient, shape, traits, recipe)
     if forward_only:
         step = states.direction_bytes(shape, traits, recipe)
     elif traits.trains_base_weights or traits.reaches_front:
@@ -133,7 +136,7 @@ def estimate_memory(
         "front": {"activations": audio.passing_bytes(shape, work.batch, recipe.max_length, regime)},
         "loss": {"activations": 0 if forward_only else kept, "logits_and_loss": logits, "gradients": waiting},
         "backward": {"activations": kept + passing, "gradients": waiting},
-        "end": {"activations": max(passing, round(traits.passing_bytes)), "gradients": held["gradients"]},
+        "end": {"activations": max(passing, ending), "gradients": held["gradients"]},
         "step": {"optimizer_step": step, "gradients": held["gradients"]},
     }
     if before := states.loaded_bytes(shape, traits, recipe):

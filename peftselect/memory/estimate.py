@@ -30,6 +30,8 @@ TraceMode = Literal["never", "fast", "exact"]
 #: absolute errors of traces against published runs, in percent (benchmarks/trace_error.py)
 EXACT_BAND = ErrorBand(0.45, 5.1)
 FAST_BAND = ErrorBand(0.59, 5.7)
+#: in which parts are told
+_ORDER = ("weights", "adapter", "gradients", "optimizer", "activations", "logits_and_loss")
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ def _answer(setting: Setting, traced: TracedMemory | None, note: str) -> Estimat
 
 def from_trace(traced: TracedMemory) -> MemoryEstimate:
     """A traced step as an estimate: the peak is the least capacity with which the caching allocator survives."""
-    held = dict(traced.breakdown)
+    known = [name for name in _ORDER if name in traced.breakdown]
+    held = {name: traced.breakdown[name] for name in dict.fromkeys([*known, *traced.breakdown])}
     lost = traced.smallest_capacity_bytes - sum(held.values())
     parts = {**held, "fragmentation": lost, "cuda_context": CUDA_CONTEXT_BYTES}
     if traced.fast:

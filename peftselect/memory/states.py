@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 
 COMPUTE_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "pure_bf16": 2}
 #: bytes a parameter of optimizer states in float32 training; "adamw" is the fused kernel, "adamw_foreach" the one that
-#: works on lists and needs copies while it steps
+#: works on lists and needs copies while it steps. The 8-bit kinds keep two float32 scales for 256 parameters on the
+#: card. Adafactor keeps a sum for each row and column of a matrix: next to nothing of a base's, more of an adapter's
 OPTIMIZER_BYTES = {
-    "adamw": 8.0, "adamw_foreach": 8.0, "paged_adamw_8bit": 0.0, "adamw_8bit": 2.0, "adafactor": 0.1, "sgd": 0.0
+    "adamw": 8.0, "adamw_foreach": 8.0, "paged_adamw_8bit": 8 / 256, "adamw_8bit": 2 + 8 / 256, "adafactor": 0.01,
+    "sgd": 0.0,
 }  # fmt: skip
+_ADAFACTOR_ON_ADAPTERS = 0.25
+#: float32 tensors as large as the one at hand which Adafactor works with; 16-bit weights and gradients are copied, too
+_ADAFACTOR_TENSORS, _ADAFACTOR_COPIES = 2, 2
 #: NF4 keeps half a byte a weight, a scale for 64 weights in 8 bits, and a float32 scale for 256 of those
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 INT8_BYTES = 1.0
@@ -67,11 +72,11 @@ def _packed(shape: ModelShape) -> int:
     return sum(
         linear.count * linear.in_features * linear.out_features
         for linear in shape.linears
-        if not _stays_float(shape, linear.role)
+        if not stays_float(shape, linear.role)
     )
 
 
-def _stays_float(shape: ModelShape, role: str) -> bool:
+def stays_float(shape: ModelShape, role: str) -> bool:
     """transformers keeps the last feed-forward matrix of T5 out of quantisation."""
     return shape.model_type in ("t5", "mt5") and role == "ffn_out"
 
@@ -86,33 +91,56 @@ def trainable_bytes(traits: MemoryTraits, recipe: Recipe) -> int:
     return 2 if traits.trains_base_weights and recipe.precision == "pure_bf16" else FLOAT32
 
 
-def optimizer_bytes(trainable: int, width: int, optimizer: str) -> int:
-    """Optimizer states of ``trainable`` parameters of ``width`` bytes each."""
-    per_parameter = OPTIMIZER_BYTES[optimizer]
-    if optimizer in ("adamw", "adamw_foreach", "sgd"):
-        per_parameter *= width / FLOAT32
+def optimizer_bytes(trainable: int, traits: MemoryTraits, recipe: Recipe) -> int:
+    """Optimizer states of ``trainable`` parameters."""
+    per_parameter = OPTIMIZER_BYTES[recipe.optimizer]
+    if recipe.optimizer in ("adamw", "adamw_foreach"):
+        per_parameter *= trainable_bytes(traits, recipe) / FLOAT32
+    if recipe.optimizer == "adafactor" and not traits.trains_base_weights:
+        per_parameter = _ADAFACTOR_ON_ADAPTERS
     return round(trainable * per_parameter)
 
 
-def step_bytes(trainable: int, width: int, optimizer: str) -> int:
-    """Temporaries of the optimizer's step: the list form of AdamW copies what it works on."""
-    return trainable * width if optimizer == "adamw_foreach" else 0
+def step_bytes(trainable: int, shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int:
+    """Temporaries of the optimizer's step.
+
+    The list form of AdamW copies what it works on. Adafactor (as in transformers) takes one tensor after the other.
+    """
+    width = trainable_bytes(traits, recipe)
+    if recipe.optimizer == "adamw_foreach":
+        return trainable * width
+    if recipe.optimizer == "adafactor":
+        tensors = _ADAFACTOR_TENSORS + _ADAFACTOR_COPIES * (width < FLOAT32)
+        return min(trainable, largest_matrix(shape)) * FLOAT32 * tensors
+    return 0
+
+
+def tied_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int:
+    """The second gradient of a matrix that embeds and speaks: at the end of the backward pass it meets the first."""
+    if not (traits.trains_base_weights and shape.tied_embeddings and shape.head.kind in LANGUAGE_MODEL_HEADS):
+        return 0
+    return shape.vocab_size * shape.embedding_size * trainable_bytes(traits, recipe)
+
+
+def largest_matrix(shape: ModelShape) -> int:
+    """Elements of the largest matrix of the base."""
+    largest = max(linear.in_features * linear.out_features for linear in shape.linears)
+    return max(largest, shape.vocab_size * shape.embedding_size)
 
 
 def direction_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int:
     """The random direction in which weights are moved, drawn for one tensor of the base at a time."""
     if not traits.trains_base_weights:
         return 0
-    largest = max(linear.in_features * linear.out_features for linear in shape.linears)
-    return max(largest, shape.vocab_size * shape.embedding_size) * trainable_bytes(traits, recipe)
+    return largest_matrix(shape) * trainable_bytes(traits, recipe)
 
 
 def dequantised_bytes(shape: ModelShape, recipe: Recipe) -> int:
-    """The largest matrix, unpacked for its product."""
+    """The largest matrix, unpacked for its product: 4 bits in the compute type, 8 bits in that of the input."""
     if not recipe.quantization:
         return 0
     largest = max(linear.in_features * linear.out_features for linear in shape.linears)
-    return largest * COMPUTE_BYTES[recipe.precision]
+    return largest * (COMPUTE_BYTES[recipe.precision] if recipe.quantization == "nf4" else FLOAT32)
 
 
 def autocast_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe, trainable: int) -> int:

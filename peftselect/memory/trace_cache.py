@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: what decides a trace beside the request: the code that is traced, and our own
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "peftselect")
 #: raised when the tracer itself changes, so that old answers are not taken for its own
-TRACER = 2
+TRACER = 3
 
 
 def find(request: TraceRequest) -> TracedMemory | None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from peftselect.memory.tracing.precision import in_half
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,7 +34,11 @@ def cuda_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """Stand in for ``torch.nn.functional.scaled_dot_product_attention`` (tensors: batch, heads, length, head size)."""
+    """Stand in for ``torch.nn.functional.scaled_dot_product_attention`` (tensors: batch, heads, length, head size).
+
+    Autocast lists the whole function: what it takes is cast before a bias is built from a mask and laid over the heads.
+    """
+    query, key, value, attn_mask = (in_half(tensor) for tensor in (query, key, value, attn_mask))
     half = query.dtype in (torch.bfloat16, torch.float16)
     if attn_mask is None and half and query.shape[-1] <= _FLASH_HEAD_LIMIT:
         return _flash(query, key, value, dropout_p, is_causal, scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -182,6 +183,7 @@ def _with_peft(model: Any, request: TraceRequest) -> Any:
     raw = {key: value for key, value in (request.peft_config or {}).items() if key not in _NOT_SETTINGS}
     if "peft_type" not in raw:
         raise InputError("the PEFT configuration has no peft_type", "give an adapter_config.json as peft writes it")
+    _check_peft(raw)
     _cut_peft(raw, request)
     try:
         return get_peft_model(model, PeftConfig.from_peft_type(**raw))
@@ -190,6 +192,23 @@ def _with_peft(model: Any, request: TraceRequest) -> Any:
         raise InputError(
             f"the PEFT configuration does not suit the model: {line[:160]}", "was it written for another model?"
         ) from error
+
+
+def _check_peft(raw: Mapping[str, Any]) -> None:
+    """InputError for a type or a setting that the installed peft does not know; it would leave such settings out."""
+    from importlib.metadata import version
+
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    made = PEFT_TYPE_TO_CONFIG_MAPPING.get(raw["peft_type"])
+    if made is None:
+        raise InputError(f"peft {version('peft')} knows no type {raw['peft_type']}", "was it written by another peft?")
+    unknown = sorted(set(raw) - {field.name for field in fields(made)})
+    if unknown:
+        raise InputError(
+            f"a {raw['peft_type']} configuration of peft {version('peft')} has no setting {', '.join(unknown)}",
+            "take it out of the file if it does not matter: peft would leave it out",
+        )
 
 
 def _cut_peft(raw: dict[str, Any], request: TraceRequest) -> None:

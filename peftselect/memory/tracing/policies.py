@@ -7,6 +7,7 @@ condition true, a scalar in the middle of its range.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -14,6 +15,10 @@ import torch
 from peftselect.memory.tracing.log import AllocationLog, StorageTracker
 
 _ATEN = torch.ops.aten
+#: references to a gradient, and to its storage, where autograd's engine alone holds it and asks for a sum
+_ENGINE_ALONE = (4, 2)
+#: frames of torch's own between the engine and a dispatch mode
+_WRAPPERS = ("_fn", "inner")
 _INDEXING = (_ATEN.index.Tensor, _ATEN.index_put_.default, _ATEN.index_put.default)
 
 
@@ -40,6 +45,8 @@ class PolicyTracker(StorageTracker):
             length = kwargs.get("minlength") or (args[2] if len(args) > 2 else 0)
             options = {"dtype": torch.int64, "device": args[0].device}
             return super().__torch_dispatch__(_ATEN.zeros.default, types, ([length],), options)
+        if func is _ATEN.add.Tensor and _meets_in_place(*args[:2]):
+            func = _ATEN.add_.Tensor
         if func in _INDEXING:
             args = (args[0], self._indices(args[1]), *args[2:])
         out = super().__torch_dispatch__(func, types, args, kwargs)
@@ -72,6 +79,23 @@ class PolicyTracker(StorageTracker):
             else:
                 plain.append(index)
         return plain
+
+
+def _meets_in_place(first: Any, second: Any) -> bool:
+    """Whether these are gradients that meet, of which nobody else holds the first.
+
+    The engine then adds in place (``can_accumulate_inplace`` in ``input_buffer.cpp``), but never under a dispatch mode.
+    A tied embedding is where it counts: its two gradients are as large as the vocabulary.
+    """
+    if torch.is_grad_enabled() or not isinstance(second, torch.Tensor):
+        return False
+    frame = sys._getframe(2)  # who called the tracker
+    while frame is not None and frame.f_code.co_name in _WRAPPERS:
+        frame = frame.f_back  # type: ignore[assignment]
+    storage = first.untyped_storage()
+    alone = (first._use_count(), torch._C._storage_Use_Count(storage._cdata)) == _ENGINE_ALONE
+    alike = (first.shape, first.dtype) == (second.shape, second.dtype)
+    return frame is None and alone and alike and storage.nbytes() == first.numel() * first.element_size()
 
 
 def _scalar(tensor: torch.Tensor) -> Any:

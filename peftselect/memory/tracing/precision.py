@@ -36,11 +36,26 @@ def mixed_precision(dtype: torch.dtype | None) -> Iterator[None]:
     _register()
     plain = torch.is_autocast_enabled
     asked = {"is_autocast_enabled": lambda device=FAKE_DEVICE: plain(device)}  # without a device torch means CUDA
-    try:
-        with replaced(torch, **asked), torch.autocast(FAKE_DEVICE, dtype=dtype):
-            yield
-    finally:
+    with replaced(torch, **asked), torch.autocast(FAKE_DEVICE, dtype=dtype):
+        yield
+
+
+@contextlib.contextmanager
+def copies_forgotten() -> Iterator[None]:
+    """Copies of weights go when the outermost autocast ends, that of a block which checkpointing runs again too."""
+    plain = torch.clear_autocast_cache
+
+    def clear() -> None:
+        plain()
         _copies.clear()
+
+    with replaced(torch, clear_autocast_cache=clear):
+        yield
+
+
+def in_half(item: Any) -> Any:
+    """What an operation on the 16-bit list makes of an argument; outside of autocast, and without floats, nothing."""
+    return _cast(item, torch.get_autocast_dtype(FAKE_DEVICE)) if torch.is_autocast_enabled(FAKE_DEVICE) else item
 
 
 def _register() -> None:

@@ -16,7 +16,7 @@ from peftselect.memory.trace import RUN_LOOP, Loop
 from peftselect.memory.tracing.attention import attention_as_on_cuda
 from peftselect.memory.tracing.log import AllocationLog
 from peftselect.memory.tracing.policies import PolicyTracker
-from peftselect.memory.tracing.precision import mixed_precision
+from peftselect.memory.tracing.precision import copies_forgotten, mixed_precision
 from peftselect.memory.tracing.saved import saved_bytes
 from peftselect.memory.tracing.stand_ins import FAKE_DEVICE, FakeBackend, stand_ins
 from peftselect.modeling import count_parameters
@@ -85,7 +85,7 @@ def trace_steps(
     before each step, norms are clipped, exactly as transformers' Trainer does.
     """
     log = AllocationLog()
-    with fake_device() as device, attention_as_on_cuda(padded=padded):
+    with fake_device() as device, attention_as_on_cuda(padded=padded), copies_forgotten():
         tracker = PolicyTracker(log, device)
         base = load(device)
         _note_weights(log, base, reserves_weights)
