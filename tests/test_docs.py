@@ -12,6 +12,7 @@ The convention:
   follows it at once, if one does.
 - A `toml` block must parse. In `rules/README.md` its rules are also checked with `peftselect rules check`.
 - A line `` `NAME`: `` before a block makes it the file NAME, which is written into the folder first (not run).
+- `<!-- test: data -->` is slow, too, and needs the sample data sets beside this checkout, which it sees as `data`.
 - `<!-- test: slow -->` on the line before a block puts it into the slow tier (minutes); `<!-- test: network -->` (needs
   a hub or an index) checks the options of its `peftselect` commands against `--help` and runs nothing, and so does
   `<!-- test: syntax -->` (would change this machine: virtual environments, installations).
@@ -31,11 +32,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import DATA, ROOT
 from tests.documents import Block, blocks, read
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "plugins/README.md", "rules/README.md", "benchmarks/README.md"]
-TIERS = {"", "slow", "network", "syntax"}
+TIERS = {"", "slow", "data", "network", "syntax"}
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,18 @@ def test_blocks_do_what_they_show(block: Block, workplaces) -> None:
 @pytest.mark.parametrize("block", [block for block in RUNNABLE if block.tier == "slow"], ids=str)
 def test_slow_blocks_do_what_they_show(block: Block, workplaces) -> None:
     _run(block, workplaces(block.document))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="the sample data sets are not on this machine")
+@pytest.mark.parametrize("block", [block for block in RUNNABLE if block.tier == "data"], ids=str)
+def test_blocks_on_sample_data_do_what_they_show(block: Block, workplaces) -> None:
+    folder = workplaces(block.document)
+    (folder / "data").symlink_to(DATA)
+    try:
+        _run(block, folder)
+    finally:
+        (folder / "data").unlink()
 
 
 def _run(block: Block, folder: Path) -> None:

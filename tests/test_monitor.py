@@ -84,6 +84,15 @@ def test_logged_predictions_that_tip_over_are_to_be_looked_at(
     assert changed(found) == {"predictions"}
 
 
+def test_a_log_of_several_adapters_is_that_of_this_one(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [{"adapter": run_folder.name, "text": row["text"], "prediction": row["label"]} for row in fresh()]
+    others = [{"adapter": "summaries", "source": "a long text " * 50, "prediction": "long"} for _ in own]
+    found = monitored(capsys, run_folder, [*others[:9], *own, *others[9:]], tmp_path / "now.jsonl")
+    assert (found["verdict"], found["rows"]) == ("fine", len(own))
+
+
 def test_worse_answers_mean_training_anew(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = {"positive": "negative", "negative": "positive"}
     rows = [

@@ -69,7 +69,7 @@ def monitor(saved: Saved, data: str | Path, columns: Mapping[str, str]) -> Monit
     DataError where there are too few rows to say anything.
     """
     run = read_run(saved.folder)
-    raw = [document for _, document in raw_rows(data, "test")]
+    raw = _asked_of(saved.name, [document for _, document in raw_rows(data, "test")])
     if min(len(raw), len(run.lines)) < FEWEST_ROWS:
         few = f"{data} holds {len(raw)} rows, the run was scored on {len(run.lines)}"
         raise DataError(f"{few}: too few to compare", f"{FEWEST_ROWS} of each say something")
@@ -88,6 +88,12 @@ def monitor(saved: Saved, data: str | Path, columns: Mapping[str, str]) -> Monit
     if labels := _label_shares(run, predicted):
         checks.append(labels)
     return _verdict(checks, len(rows))
+
+
+def _asked_of(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of one adapter, where a server's log holds questions to several."""
+    several = len({row.get("adapter") for row in rows}) > 1
+    return [row for row in rows if row.get("adapter") == name] if several else rows
 
 
 def _verdict(checks: Sequence[Check], rows: int) -> Monitored:
