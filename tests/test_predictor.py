@@ -303,7 +303,7 @@ def test_data_sets_held_out_it_loses_less_than_always_lora() -> None:
     found = evaluate(shipped_records(host()), host(), "data set").to_json()
     regret = {name: lost["mean"] for name, lost in found["regret"].items()}
     # a static ranking is as good there: what is known of a method on other data sets says nearly all
-    assert regret["combined"] <= 1.15 < regret["always_lora"]
+    assert regret["combined"] <= 1.1 < regret["always_lora"]
     assert 0.75 <= found["coverage"]["80"] <= 0.88
 
 
