@@ -2,11 +2,13 @@
 
 A cell holds the runs that can be compared: same source, task, base model, data set, metric and data regime. Values
 are in points (fractions times 100), higher is better, and what is learned is a method's distance from its cell's
-median. Printed averages, runs marked as baselines (prompting, no fine-tuning) and failed runs take no part.
+median. Printed averages, runs marked as baselines (prompting, no fine-tuning) and failed runs take no part, nor do
+comparisons in which no method gets clearly beyond the untrained model: their order is that of chance.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 #: a median of fewer methods says little about any of them
 MIN_METHODS = 4
+#: standard errors of a score on its test rows by which some method must be better than the untrained model (the best of
+#: a dozen that have learnt nothing is 1.6 ahead)
+LEARNT = 3.0
 
 
 class Cell(NamedTuple):
@@ -54,17 +59,20 @@ class Observation:
 def observations(records: Iterable[RunRecord], min_methods: int = MIN_METHODS) -> list[Observation]:
     """Every method of every cell that compares at least ``min_methods``; repeated runs of a method are averaged."""
     cells: dict[Cell, dict[str, list[tuple[float, RunRecord]]]] = defaultdict(lambda: defaultdict(list))
+    learnt: set[Cell] = set()
     for record in records:
         known = record.candidate
         if record.status != "ok" or record.problem.get("aggregate") or known.get("baseline") or known.get("stages"):
             continue
+        if _has_learnt(record):
+            learnt.add(_cell(record, "", higher_is_better=True))
         for metric, score in record.scores.items():
             cell = _cell(record, metric, score.higher_is_better)
             points = score.value * (1.0 if cell.percent else 100.0) * (-1.0 if cell.negated else 1.0)
             cells[cell][record.candidate["method"]].append((points, record))
     found = []
     for cell, methods in cells.items():
-        if len(methods) < min_methods:
+        if len(methods) < min_methods or cell._replace(metric="", negated=False) not in learnt:
             continue
         values = {method: sum(point for point, _ in runs) / len(runs) for method, runs in methods.items()}
         middle = median(list(values.values()))
@@ -72,6 +80,19 @@ def observations(records: Iterable[RunRecord], min_methods: int = MIN_METHODS) -
             runs = tuple(record for _, record in methods[method])
             found.append(Observation(cell, method, value - middle, middle, runs))
     return found
+
+
+def _has_learnt(record: RunRecord) -> bool:
+    """Whether a run's main score is clearly beyond that of the untrained model; where that is not known, it is.
+
+    The error is that of a share of the test rows, which that of a mean of numbers from 0 to 1 does not exceed.
+    """
+    score, before = record.scores.get(record.metric or ""), record.baseline.get(record.metric or "")
+    rows = record.problem.get("num_test_examples")
+    if score is None or before is None or not rows or not 0.0 <= score.value <= 1.0:
+        return True
+    gain = (score.value - before.value) * (1 if score.higher_is_better else -1)
+    return bool(gain > LEARNT * math.sqrt(score.value * (1.0 - score.value) / rows))
 
 
 def _cell(record: RunRecord, metric: str, higher_is_better: bool) -> Cell:

@@ -11,7 +11,7 @@ def test_the_winners_of_the_table_are_in_the_first_group() -> None:
     first = {item.method for item in answer.candidates if item.tie_group == 1}
     table = {"full_finetuning", "adapter_houlsby", "mam_adapter", "lora"}
     assert table <= first
-    assert len(first) <= 2 * len(table)  # LoRA's twins on a quantised base come with it
+    assert len(first) < len(answer.candidates) / 2  # differences on code are small: many are tied, but not all
     for name in ("full_finetuning", "adapter_houlsby", "mam_adapter"):
         found = answer.find(name)
         assert found is not None

@@ -434,3 +434,15 @@ def test_what_was_solved_is_read_again_and_a_broken_file_is_made_anew(isolated_h
     for name in "cdef":
         solved.remembered([name], solved.WORTH_KEEPING, make)
     assert len(list((isolated_home / "cache" / "predictor").iterdir())) == solved.KEPT
+
+
+def test_a_comparison_in_which_nothing_was_learnt_says_nothing() -> None:
+    def at(values: dict[str, float], rows: int) -> list[RunRecord]:
+        before = {"accuracy": Score(0.50)}
+        return [replace(run(name, value, num_test_examples=rows), baseline=before) for name, value in values.items()]
+
+    by_chance = {"lora": 0.52, "ia3": 0.56, "bitfit": 0.47, "prompt_tuning": 0.51}
+    assert observations(at(by_chance, 150)) == []
+    assert len(observations(at(by_chance, 15_000))) == 4
+    assert len(observations(at({**by_chance, "lora": 0.70}, 150))) == 4
+    assert len(observations([run(name, value) for name, value in by_chance.items()])) == 4  # nothing known of before

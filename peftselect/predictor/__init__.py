@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Expected", "Prediction", "Predictor", "Settings"]
 
-#: standard deviations of doubt that the selector takes off what is expected: nine times in ten a method is worth more
-CAUTION = 1.28
+#: standard deviations of doubt that the selector takes off what is expected: of two methods which look alike the better
+#: known goes first. More than this loses points where data sets are held out (benchmarks/README.md).
+CAUTION = 0.5
 #: two comparisons further apart than this many standard deviations differ by more than noise (19 times in 20)
 APART = 1.64
 #: half the width of the 80 % interval of a normal variable, in standard deviations

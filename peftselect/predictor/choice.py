@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from peftselect.predictor.kernel import CELL_VARIANCE, CLIP_POINTS, Kernel, Scale, noise, targets
+from peftselect.predictor.kernel import CELL_VARIANCE, CLIP_POINTS, Kernel, Scale, data_set, noise, targets
 from peftselect.predictor.settings import Settings
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def inverse_of(
 def with_widths(
     learned: Sequence[Observation], traits: Mapping[str, frozenset[str]], settings: Settings, parts: Any
 ) -> Settings:
-    """The settings with widths that hold on what is held out, sources and data sets counting alike.
+    """The settings with widths that hold on what is held out, sources and data sets counting alike, and the metrics of
+    the same runs as one.
 
     Distances are clipped as the targets are: short runs that collapse would widen every interval.
     """
@@ -108,19 +109,23 @@ def with_widths(
 
     inverse = inverse_of(learned, traits, settings, parts)
     scale = Scale(learned)
-    ratios: list[float] = []
+    shares = 1.0 / noise(learned, 1.0)
+    ratios: list[tuple[float, float]] = []
     for group in GROUPS.values():
         found = differences(left_out(learned, settings, inverse, group), scale)
         ratios += [
-            abs(max(-CLIP_POINTS, min(item.difference, CLIP_POINTS)) - mean) / deviation
-            for item in learned
+            (abs(max(-CLIP_POINTS, min(item.difference, CLIP_POINTS)) - mean) / deviation, float(share))
+            for item, share in zip(learned, shares, strict=True)
             for mean, deviation in [found.get(item.cell, {}).get(item.method, (0.0, 0.0))]
             if deviation
         ]
     if not ratios:
         return settings
-    widths = {f"width_{level}": round(float(np.quantile(ratios, level / 100)), 3) for level in LEVELS}
-    return replace(settings, **widths)
+    away, weights = zip(*ratios, strict=True)
+    found_widths = np.quantile(away, np.array(LEVELS) / 100, weights=weights, method="inverted_cdf")
+    return replace(
+        settings, **{f"width_{level}": round(float(w), 3) for level, w in zip(LEVELS, found_widths, strict=True)}
+    )
 
 
 def pairs(learned: Sequence[Observation]) -> list[tuple[Cell, str]]:
@@ -172,19 +177,25 @@ def expected_regret(
     predicted: Predicted,
     rules: Callable[[Observation, float], float] | None = None,
 ) -> float:
-    """Mean loss in points against each comparison's best method, where each method is chosen with a probability that
-    falls with its distance from the one that looks best: two that look alike count alike, so that chance decides less
-    which settings win. ``rules`` adds units to what is predicted of an observation with a variance."""
+    """Mean loss in points against each comparison's best method; metrics of the same runs count as one comparison.
+
+    Each method is chosen with a probability that falls with its distance from the one that looks best: two that look
+    alike count alike, so that chance decides less which settings win. ``rules`` adds units to what is predicted of an
+    observation with a variance.
+    """
     import numpy as np
 
     truth: dict[Cell, dict[str, Observation]] = defaultdict(dict)
     for item in learned:
         truth[item.cell][item.method] = item
-    total = 0.0
+    metrics = Counter(map(data_set, truth))
+    total, weight = 0.0, 0.0
     for cell, items in truth.items():
         known = predicted.get(cell) or dict.fromkeys(items, (0.0, 0.0))
         looks = np.array([mean + (rules(items[name], var) if rules else 0.0) for name, (mean, var) in known.items()])
         chance = np.exp((looks - looks.max()) / TEMPERATURE)
         gained = chance @ np.array([items[name].difference for name in known]) / chance.sum()
-        total += max(item.difference for item in items.values()) - float(gained)
-    return total / max(len(truth), 1)
+        share = 1.0 / metrics[data_set(cell)]
+        total += share * (max(item.difference for item in items.values()) - float(gained))
+        weight += share
+    return total / (weight or 1.0)
