@@ -31,7 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "FOURIERFT": {**TARGETS, "n_frequency": 20},
     "WAVEFT": {**TARGETS, "n_frequency": 20}, "VBLORA": {**TARGETS, "vector_length": 8, "num_vectors": 16, "topk": 2},
     "SHIRA": {**TARGETS, "r": 2}, "MISS": {**TARGETS, "r": 4}, "ADAMSS": {**TARGETS, "r": 8, "num_subspaces": 2},
-    "LILY": {**TARGETS, "r": 4, "num_B": 2, "stride_A": 1},
+    "XLORA": {}, "LILY": {**TARGETS, "r": 4, "num_B": 2, "stride_A": 1},
     "RANDLORA": {**TARGETS, "r": 4}, "ROAD": {**TARGETS, "group_size": 8},
     "GRALORA": {**TARGETS, "r": 4, "gralora_k": 2}, "PSOFT": {**TARGETS, "r": 4}, "OSF": {**TARGETS},
     "POLY": {**TARGETS, "r": 4, "n_tasks": 2, "task_type": "CAUSAL_LM"}, "TINYLORA": {**TARGETS, "r": 2, "u": 4},
