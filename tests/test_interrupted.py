@@ -286,3 +286,21 @@ def test_killed_at_random_moments_a_run_still_ends_the_same(
     assert saved == sorted(saved) and saved[-1] > 0
     assert weights(Path(order["output"])) == weights(whole.output)
     assert read_json(Path(order["output"]) / "run.json")["scores"] == read_json(whole.output / "run.json")["scores"]
+
+
+def test_a_buffer_that_takes_the_place_of_another_is_saved(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from peftselect.training.checkpoints import TENSORS, Resumable
+
+    runner = Resumable()
+    runner.model = torch.nn.Module()
+    for attempt in range(10):  # memory that the one leaves is likely the other's, and with it its identity
+        runner.model.register_buffer("state", torch.zeros(3))
+        runner.watch_changes()
+        del runner.model.state
+        runner.model.register_buffer("state", torch.ones(3))
+        runner.save_model(str(tmp_path / str(attempt)))
+        assert load_file(tmp_path / str(attempt) / TENSORS)["state"].tolist() == [1.0] * 3
+        del runner.model.state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,10 +44,11 @@ class Resumable:
     optimizer: Any
     lr_scheduler: Any
     is_fsdp_enabled: bool
+    _versions: dict[str, tuple[Any, int]]
 
     def watch_changes(self) -> None:
-        """Remember how the tensors are before training."""
-        self._versions = {name: (id(item), item._version) for name, item in _tensors(self.model)}
+        """Remember how the tensors are before training, without holding those that are replaced."""
+        self._versions = {name: (weakref.ref(item), item._version) for name, item in _tensors(self.model)}
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The trained tensors, and those that have changed without being trained."""
@@ -63,7 +65,8 @@ class Resumable:
     def _has_changed(self, name: str, item: Any) -> bool:
         if item.requires_grad or sharding.is_shard(item):
             return bool(item.requires_grad)
-        return self._versions.get(name) != (id(item), item._version)
+        seen, version = self._versions.get(name, (lambda: None, 0))
+        return seen() is not item or version != item._version
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """The Trainer's own files; of shared weights the states are gathered, and the model is not written again."""
