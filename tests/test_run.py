@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import peftselect
@@ -245,7 +246,10 @@ def test_whoever_looks_on_is_told_loss_score_and_memory(tiny_models: Callable[[s
     steps = record.measured["steps"]
     done, total, text = [item for item in looking.told if item[1] == 20 and item[2]][-1]
     assert (done, total) == (steps, 20)
-    assert re.fullmatch(r"loss \d\.\d{3}, validation \d\.\d{3}, memory [\d.]+ (GiB|MiB|KiB)", text), text
+    said = re.fullmatch(r"loss \d\.\d{3}, validation \d\.\d{3}, memory ([\d.]+) (GiB|MiB|KiB)", text)
+    assert said, text
+    now = psutil.Process().memory_info().rss  # of this process, in which the run was
+    assert float(said[1]) * {"GiB": 1024**3, "MiB": 1024**2, "KiB": 1024}[said[2]] == pytest.approx(now, rel=0.5)
 
 
 def test_adapters_are_run_and_then_fused(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
