@@ -25,9 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftselect.question import under
 from peftselect.training.halving import Tried, alive, each, survivors
-from peftselect.training.probe import RATES, plan_probe
+from peftselect.training.probe import RATES, loss_compares, plan_probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,7 +89,6 @@ def train_arm(plan: RunPlan, arm: int) -> dict[str, Any]:
 
     assert plan.probe is not None
     chosen = plan.probe.arms[arm]
-    same_head = under(plan.problem, chosen.candidate.method).shape.head == plan.problem.shape.head
     looks = sorted({step for budget in BUDGETS if arm < BUDGETS[budget][0] for _, step in rungs(budget)})
     seen: dict[str, float] = {}
     losses: dict[str, float] = {}
@@ -106,7 +104,7 @@ def train_arm(plan: RunPlan, arm: int) -> dict[str, Any]:
                 started, random_state = time.perf_counter(), torch.get_rng_state()
                 found = session.monitor(ready.runner)
                 seen[str(state.global_step)] = found.scores[METRIC]
-                if found.loss is not None and same_head:
+                if found.loss is not None and loss_compares(plan, chosen):
                     losses[str(state.global_step)] = found.loss
                 ready.model.train()
                 torch.set_rng_state(random_state)
@@ -232,7 +230,8 @@ def measure(data: Path, sets: Sequence[str], seeds: Iterable[int], store: Path) 
                 key = f"{name} {seed} {arm}"
                 recipe = chosen.candidate.recipe
                 stored = known.get(key, {})
-                if (stored.get("method"), stored.get("learning_rate")) == (chosen.method, recipe.learning_rate):
+                same = (stored.get("method"), stored.get("learning_rate")) == (chosen.method, recipe.learning_rate)
+                if same and "loss" in stored:  # beside one whose loss is known, one without would lose every tie
                     continue
                 known[key] = train_arm(plan, arm)
                 print(key, json.dumps(known[key]), flush=True)

@@ -247,8 +247,9 @@ def predictor() -> Predictor:
     own = user_store().read(broken=[])
     if not own:
         return _shipped_predictor()
-    if not _LATEST_FIT or _LATEST_FIT[-1][0] != (own, settings()):
-        _LATEST_FIT[:] = [((own, settings()), Predictor.fit([*_shipped(), *own], traits(), settings()))]
+    learned = own, settings()
+    if not _LATEST_FIT or _LATEST_FIT[-1][0] != learned:
+        _LATEST_FIT[:] = [(learned, Predictor.fit([*_shipped(), *own], traits(), learned[1]))]
     return _LATEST_FIT[-1][1]
 
 

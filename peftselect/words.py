@@ -29,6 +29,16 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.2g} h" if seconds < 48 * 3600 else f"{seconds / 86400:,.0f} days"
 
 
+def milliseconds(seconds: float) -> str:
+    """A short time: ``9.37 ms``."""
+    return f"{1000 * seconds:,.3g} ms"
+
+
+def energy(kilowatt_hours: float) -> str:
+    """Energy of a run: ``0.214 Wh``."""
+    return f"{1000 * kilowatt_hours:,.3g} Wh"
+
+
 def _three_digits(number: float) -> str:
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 

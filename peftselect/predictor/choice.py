@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from peftselect.predictor.kernel import CELL_VARIANCE, CLIP_POINTS, Kernel, Scale, data_set, noise, targets
+from peftselect.predictor.kernel import CELL_VARIANCE, CLIP_POINTS, Kernel, Scale, noise, shares, targets
 from peftselect.predictor.settings import Settings
 
 if TYPE_CHECKING:
@@ -109,23 +109,21 @@ def with_widths(
 
     inverse = inverse_of(learned, traits, settings, parts)
     scale = Scale(learned)
-    shares = 1.0 / noise(learned, 1.0)
+    share = shares(item.cell for item in learned)
     ratios: list[tuple[float, float]] = []
     for group in GROUPS.values():
         found = differences(left_out(learned, settings, inverse, group), scale)
         ratios += [
-            (abs(max(-CLIP_POINTS, min(item.difference, CLIP_POINTS)) - mean) / deviation, float(share))
-            for item, share in zip(learned, shares, strict=True)
+            (abs(max(-CLIP_POINTS, min(item.difference, CLIP_POINTS)) - mean) / deviation, share[item.cell])
+            for item in learned
             for mean, deviation in [found.get(item.cell, {}).get(item.method, (0.0, 0.0))]
             if deviation
         ]
     if not ratios:
         return settings
     away, weights = zip(*ratios, strict=True)
-    found_widths = np.quantile(away, np.array(LEVELS) / 100, weights=weights, method="inverted_cdf")
-    return replace(
-        settings, **{f"width_{level}": round(float(w), 3) for level, w in zip(LEVELS, found_widths, strict=True)}
-    )
+    found_widths = np.quantile(away, np.array(LEVELS) / 100, weights=weights, method="inverted_cdf").round(3).tolist()
+    return replace(settings, **{f"width_{level}": width for level, width in zip(LEVELS, found_widths, strict=True)})
 
 
 def pairs(learned: Sequence[Observation]) -> list[tuple[Cell, str]]:
@@ -188,14 +186,12 @@ def expected_regret(
     truth: dict[Cell, dict[str, Observation]] = defaultdict(dict)
     for item in learned:
         truth[item.cell][item.method] = item
-    metrics = Counter(map(data_set, truth))
-    total, weight = 0.0, 0.0
+    share = shares(truth)
+    total = 0.0
     for cell, items in truth.items():
         known = predicted.get(cell) or dict.fromkeys(items, (0.0, 0.0))
         looks = np.array([mean + (rules(items[name], var) if rules else 0.0) for name, (mean, var) in known.items()])
         chance = np.exp((looks - looks.max()) / TEMPERATURE)
         gained = chance @ np.array([items[name].difference for name in known]) / chance.sum()
-        share = 1.0 / metrics[data_set(cell)]
-        total += share * (max(item.difference for item in items.values()) - float(gained))
-        weight += share
-    return total / (weight or 1.0)
+        total += share[cell] * (max(item.difference for item in items.values()) - float(gained))
+    return total / (sum(share.values()) or 1.0)

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
 
     from peftselect.features import Cell, Observation
     from peftselect.predictor.settings import Settings
@@ -181,8 +181,15 @@ def noise(learned: Sequence[Observation], variance: float) -> Any:
     """Noise by observation: several metrics of the same runs are one piece of evidence, not several."""
     import numpy as np
 
-    metrics = Counter(data_set(cell) for cell in {item.cell for item in learned})
-    return variance * np.array([float(metrics[data_set(item.cell)]) for item in learned])
+    share = shares(item.cell for item in learned)
+    return variance / np.array([share[item.cell] for item in learned])
+
+
+def shares(cells: Iterable[Cell]) -> dict[Cell, float]:
+    """What each comparison counts, where several metrics of the same runs together count once."""
+    distinct = list(dict.fromkeys(cells))
+    metrics = Counter(map(data_set, distinct))
+    return {cell: 1.0 / metrics[data_set(cell)] for cell in distinct}
 
 
 def data_set(cell: Cell) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from peftselect.errors import InputError
 from peftselect.serving import charts
 from peftselect.serving.comparing import read_run
-from peftselect.words import count, size, span
+from peftselect.words import count, energy, milliseconds, size, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -177,9 +177,9 @@ def _amount(name: str, value: Any) -> str:
     if name.endswith("_bytes"):
         return size(value)
     if name.endswith(("_seconds", "_seconds_per_row")):
-        return f"{1000 * value:,.3g} ms" if value < 1 else f"{value:,.1f} s"
+        return milliseconds(value) if value < 1 else f"{value:,.1f} s"
     if name.endswith("_kwh"):
-        return f"{1000 * value:,.3g} Wh"
+        return energy(value)
     return f"{value:g} %" if name.endswith("_percent") else _cell(value)
 
 

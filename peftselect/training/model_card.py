@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from peftselect.words import count, size, span
+from peftselect.words import count, energy, milliseconds, size, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,19 +63,15 @@ def comparison(plan: RunPlan, record: RunRecord) -> list[tuple[str, str, str]]:
     for name, words in _DEPLOYED.items():
         if (taken := measured.get(name)) is not None:
             before = measured.get(f"base_{name}")
-            beside = "" if before is None else f" (base model {_milliseconds(before)})"
-            rows.append((words, "-", _milliseconds(taken) + beside))
-    if (energy := measured.get("energy_kwh")) is not None:
-        rows.append(("energy of training (codecarbon)", "-", f"{1000 * energy:.3g} Wh"))
+            beside = "" if before is None else f" (base model {milliseconds(before)})"
+            rows.append((words, "-", milliseconds(taken) + beside))
+    if (spent := measured.get("energy_kwh")) is not None:
+        rows.append(("energy of training (codecarbon)", "-", energy(spent)))
     if chosen.predicted and (score := record.scores.get(chosen.predicted.metric)):
         guess = chosen.predicted
         interval = f"{guess.value:.3f} ({guess.low:.3f} to {guess.high:.3f})"
         rows.append((guess.metric, interval, f"{score.value:.3f}"))
     return rows
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms"
 
 
 def score_rows(record: RunRecord) -> list[tuple[str, str, str, str]]:

@@ -150,6 +150,11 @@ def with_candidate(plan: RunPlan, arm: RankedCandidate) -> RunPlan:
     return replace(plan, chosen=arm, problem=under(plan.problem, arm.candidate.method))
 
 
+def loss_compares(plan: RunPlan, arm: RankedCandidate) -> bool:
+    """Whether an arm has the plan's head: another's loss (words in place of labels) is no measure of this one's."""
+    return under(plan.problem, arm.candidate.method).shape.head == plan.problem.shape.head
+
+
 def title(arm: RankedCandidate) -> str:
     """An arm in words."""
     return f"{arm.candidate.method.title} at {arm.candidate.recipe.learning_rate:.3g}"

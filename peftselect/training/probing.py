@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from peftselect.training import checkpoints, machine, unfinished
 from peftselect.training.evaluation import finite
 from peftselect.training.halving import Outcome, Tried, each, outcome_of, survivors
-from peftselect.training.probe import title, verdict, with_candidate
+from peftselect.training.probe import loss_compares, title, verdict, with_candidate
 from peftselect.training.progress import quiet
 from peftselect.training.ready import make_ready, prepare
 from peftselect.training.session import start_as_scored
@@ -139,8 +139,7 @@ class _Halving:
         started = time.monotonic()
         found = session.monitor(ready.runner)
         self.scoring_seconds = time.monotonic() - started
-        # the loss of another head (words in place of labels) is no measure of this one's
-        loss = found.loss if plan.problem.shape.head == self.plan.problem.shape.head else None
+        loss = found.loss if loss_compares(self.plan, chosen) else None
         return step, finite(found.scores).get(plan.problem.task.metric), loss, "ok"
 
     def _bounds(self, number: int, before: int, done: list[Tried], waiting: int) -> tuple[int | None, float | None]:
