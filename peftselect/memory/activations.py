@@ -73,7 +73,7 @@ def block_bytes(
     shape: ModelShape, stack: Stack, work: Work, regime: Regime, *, trained: bool, keeps_outputs: bool = False
 ) -> float:
     """Bytes kept by one block of a stack; ``trained`` when the base's own weights get gradients."""
-    cross = stack == "decoder" and shape.architecture == "encoder-decoder"
+    cross = _looks_across(shape, stack)
     tokens = work.tokens(stack)
     total = tokens * (_norms(shape, regime, cross, trained) + _dropouts(shape, cross))
     total += tokens * _feed_forward(shape, regime, trained)
@@ -106,8 +106,7 @@ def _feed_forward(shape: ModelShape, regime: Regime, trained: bool) -> float:
     if trained:
         kept += _read(shape, regime, "ffn_gate", "ffn_in", "ffn_gate_in") * reads_own
         # the output of a plain ReLU is kept already; T5's last matrix takes a copy all the same under autocast
-        relu = shape.activation == "relu" and not shape.gated_ffn
-        if not relu or (shape.relative_attention and regime.autocast):
+        if not _keeps_output(shape) or (shape.relative_attention and regime.autocast):
             kept += inner * width
     return kept
 
@@ -117,14 +116,23 @@ def _read_in_eight_bits(shape: ModelShape, stack: Stack, regime: Regime, *, alon
     all layers) and the last matrix's input; ``alone``: what attention gave, too, which else is kept in any case."""
     if not regime.keeps_inputs:
         return 0
-    cross = stack == "decoder" and shape.architecture == "encoder-decoder"
+    cross = _looks_across(shape, stack)
     kept = float((2 - _one_norm(shape) + cross) * shape.hidden_size * regime.stream)
     if alone:
         kept += (1 + cross) * shape.num_heads * shape.head_dim * regime.attention
-    relu = shape.activation == "relu" and not shape.gated_ffn  # whose output is kept
-    if not stays_float(shape, "ffn_out") and (alone or not relu):
+    if not stays_float(shape, "ffn_out") and (alone or not _keeps_output(shape)):
         kept += shape.intermediate_size * regime.inner
     return kept
+
+
+def _looks_across(shape: ModelShape, stack: Stack) -> bool:
+    """Whether blocks of a stack attend to the encoder's output."""
+    return stack == "decoder" and shape.architecture == "encoder-decoder"
+
+
+def _keeps_output(shape: ModelShape) -> bool:
+    """Whether the activation keeps its output, which the last matrix reads: a plain ReLU does."""
+    return shape.activation == "relu" and not shape.gated_ffn
 
 
 def _one_norm(shape: ModelShape) -> bool:

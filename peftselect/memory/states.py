@@ -124,8 +124,11 @@ def tied_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int:
 
 def largest_matrix(shape: ModelShape) -> int:
     """Elements of the largest matrix of the base."""
-    largest = max(linear.in_features * linear.out_features for linear in shape.linears)
-    return max(largest, shape.vocab_size * shape.embedding_size)
+    return max(_largest_linear(shape), shape.vocab_size * shape.embedding_size)
+
+
+def _largest_linear(shape: ModelShape) -> int:
+    return max(linear.in_features * linear.out_features for linear in shape.linears)
 
 
 def direction_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe) -> int:
@@ -139,8 +142,7 @@ def dequantised_bytes(shape: ModelShape, recipe: Recipe) -> int:
     """The largest matrix, unpacked for its product: 4 bits in the compute type, 8 bits in that of the input."""
     if not recipe.quantization:
         return 0
-    largest = max(linear.in_features * linear.out_features for linear in shape.linears)
-    return largest * (COMPUTE_BYTES[recipe.precision] if recipe.quantization == "nf4" else FLOAT32)
+    return _largest_linear(shape) * (COMPUTE_BYTES[recipe.precision] if recipe.quantization == "nf4" else FLOAT32)
 
 
 def autocast_bytes(shape: ModelShape, traits: MemoryTraits, recipe: Recipe, trainable: int) -> int:
