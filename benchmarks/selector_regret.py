@@ -1,14 +1,15 @@
 """How much the selector loses against each comparison's best method, held out by table, data set, model and method.
 
-    python -m peftselect.benchmarks.selector_regret [WAY ...]
+    python -m peftselect.benchmarks.selector_regret [WAY ...] [--without WORDS]
 
 What `peftselect predictor evaluate --held-out WAY` prints, for every way, with a row for each metric as well. All that
-is chosen (settings, widths of intervals, the weight of the rules) is chosen anew without what is held out.
+is chosen (settings, widths of intervals, the weight of the rules, the caution) is chosen anew without what is held out.
+``--without "suite minilm"`` leaves out the records whose source has these words: what they are worth.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Iterator
 
 from peftselect.plugin_manager import host
@@ -22,8 +23,15 @@ SHOWN = ("always_lora", "predictor", "combined")
 
 def main() -> None:
     """Print one block a way of holding out."""
-    records = shipped_records(host())
-    for held_out in sys.argv[1:] or WAYS:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("ways", nargs="*", metavar="WAY", help=f"any of: {', '.join(WAYS)}")
+    parser.add_argument("--without", metavar="WORDS", help="leave out the records whose source has these words")
+    asked = parser.parse_args()
+    if unknown := set(asked.ways) - set(WAYS):
+        parser.error(f"not a way of holding out: {', '.join(sorted(unknown))}")
+    left_out = asked.without
+    records = [item for item in shipped_records(host()) if not left_out or left_out not in item.source]
+    for held_out in asked.ways or WAYS:
         for line in report(evaluate(records, host(), held_out)):
             print(line, flush=True)
 

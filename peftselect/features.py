@@ -26,6 +26,8 @@ MIN_METHODS = 4
 #: standard errors of a score on its test rows by which some method must be better than the untrained model (the best of
 #: a dozen that have learnt nothing is 1.6 ahead)
 LEARNT = 3.0
+#: runs behind a printed mean and its deviation, which tables seldom say
+PRINTED_RUNS = 3
 
 
 class Cell(NamedTuple):
@@ -47,13 +49,18 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Observation:
-    """How far, in points, a method was above its cell's median (``median`` is in points too, negated as the values)."""
+    """How far, in points, a method was above its cell's median (``median`` is in points too, negated as the values).
+
+    ``error`` is the variance of the value, in squared points, that is known of: the scatter of its runs and what chance
+    makes of so few test rows.
+    """
 
     cell: Cell
     method: str
     difference: float
     median: float
     records: tuple[RunRecord, ...]
+    error: float = 0.0
 
 
 def observations(records: Iterable[RunRecord], min_methods: int = MIN_METHODS) -> list[Observation]:
@@ -68,7 +75,7 @@ def observations(records: Iterable[RunRecord], min_methods: int = MIN_METHODS) -
             learnt.add(_cell(record, "", higher_is_better=True))
         for metric, score in record.scores.items():
             cell = _cell(record, metric, score.higher_is_better)
-            points = score.value * (1.0 if cell.percent else 100.0) * (-1.0 if cell.negated else 1.0)
+            points = score.value * _points(cell) * (-1.0 if cell.negated else 1.0)
             cells[cell][record.candidate["method"]].append((points, record))
     found = []
     for cell, methods in cells.items():
@@ -78,8 +85,29 @@ def observations(records: Iterable[RunRecord], min_methods: int = MIN_METHODS) -
         middle = median(list(values.values()))
         for method, value in values.items():
             runs = tuple(record for _, record in methods[method])
-            found.append(Observation(cell, method, value - middle, middle, runs))
+            error = _scatter(cell, methods[method]) + max(_chance(record, cell) for record in runs)
+            found.append(Observation(cell, method, value - middle, middle, runs, error))
     return found
+
+
+def _points(cell: Cell) -> float:
+    return 1.0 if cell.percent else 100.0
+
+
+def _scatter(cell: Cell, runs: Sequence[tuple[float, RunRecord]]) -> float:
+    """Variance of the mean of a method's runs, in squared points: from the runs, else as it is printed, else 0."""
+    if len(runs) > 1:
+        mean = sum(point for point, _ in runs) / len(runs)
+        return sum((point - mean) ** 2 for point, _ in runs) / (len(runs) - 1) / len(runs)
+    printed = runs[0][1].scores[cell.metric].std
+    return (printed * _points(cell)) ** 2 / PRINTED_RUNS if printed else 0.0
+
+
+def _chance(record: RunRecord, cell: Cell) -> float:
+    """Variance of a share of the test rows, in squared points; a mean of numbers from 0 to 1 does not exceed it. All
+    runs of a comparison are scored on the same rows or as many, so that more runs do not lessen it."""
+    rows, value = record.problem.get("num_test_examples"), record.scores[cell.metric].value * _points(cell) / 100.0
+    return 1e4 * value * (1.0 - value) / rows if rows and 0.0 <= value <= 1.0 else 0.0
 
 
 def _has_learnt(record: RunRecord) -> bool:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import peftselect
 import peftselect.api
 from peftselect.cli import cli
-from peftselect.features import MIN_METHODS, Cell, Observation, median, observations
+from peftselect.features import MIN_METHODS, PRINTED_RUNS, Cell, Observation, median, observations
 from peftselect.importing.tables import COLUMNS
 from peftselect.plugin_manager import host
 from peftselect.predictor import Predictor, Settings
@@ -90,6 +90,24 @@ def test_repeated_runs_are_averaged_and_failed_ones_left_out() -> None:
     assert len(found["lora"].records) == 2
 
 
+def test_what_is_known_of_an_error_is_the_scatter_of_runs_and_the_chance_of_few_test_rows() -> None:
+    records = [*ONE_CELL, run("ia3", 0.86, num_test_examples=400)]
+    records[3] = replace(records[3], scores={"accuracy": Score(0.80, 0.03)})
+    found = {item.method: item.error for item in observations(records)}
+    assert found["lora"] == 0.0
+    assert found["prompt_tuning"] == pytest.approx(3.0**2 / PRINTED_RUNS)
+    assert found["ia3"] == pytest.approx(8.0 / 2 + 1e4 * 0.86 * 0.14 / 400)  # two runs, 4 points apart
+
+
+def test_what_is_measured_worse_counts_less_and_widens_no_interval() -> None:
+    few = [replace(item, problem={**item.problem, "num_test_examples": 50}) for item in ONE_CELL]
+    many = [replace(item, problem={**item.problem, "num_test_examples": 50_000}) for item in ONE_CELL]
+    shaky, sure = (Predictor.fit(records, TRAITS).predict(FACTS, "lora") for records in (few, many))
+    assert shaky is not None and sure is not None
+    assert sure.doubt_points < shaky.doubt_points
+    assert 0 < shaky.difference_points < sure.difference_points
+
+
 def test_too_few_methods_compare_nothing() -> None:
     assert observations(ONE_CELL[: MIN_METHODS - 1]) == []
 
@@ -150,10 +168,18 @@ def test_what_is_left_out_in_one_inversion_is_what_fitting_without_it_predicts()
         outside = [index for index, item in enumerate(learned) if item.cell.source != source]
         known = np.linalg.inv(inverse_part(everything, learned, outside))
         expected = everything[np.ix_(inside, outside)] @ known @ target[outside]
+        fitted = Predictor([learned[index] for index in outside], TRAITS, Settings())
+        seen = 0
         for value, index in zip(expected, inside, strict=True):
             item = learned[index]
             if item.method in found[item.cell]:
-                assert found[item.cell][item.method][0] == pytest.approx(float(value), abs=1e-6)
+                mean, variance = found[item.cell][item.method]
+                assert mean == pytest.approx(float(value), abs=1e-6)
+                told = fitted._expect(item.cell, [item.method])[1]
+                # what is known of an error is in units of all comparisons here, of fewer there
+                assert variance == pytest.approx(float(told[0]), rel=0.02)
+                seen += 1
+        assert seen >= 4
 
 
 def inverse_part(everything: Any, learned: list[Observation], indices: list[int]) -> Any:
@@ -248,7 +274,7 @@ def test_settings_survive_their_file_and_a_broken_one_is_named(tmp_path: Path) -
     for text, words in (
         ("{", "not the predictor's settings"),
         ("[]", "schema"),
-        ('{"schema": 1}', "rank_share is not"),
+        ('{"schema": 2}', "rank_share is not"),
     ):
         file.write_text(text)
         with pytest.raises(peftselect.DataError, match=words):

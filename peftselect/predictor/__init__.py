@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Expected", "Prediction", "Predictor", "Settings"]
 
-#: standard deviations of doubt that the selector takes off what is expected: of two methods which look alike the better
-#: known goes first. More than this loses points where data sets are held out (benchmarks/README.md).
-CAUTION = 0.5
 #: two comparisons further apart than this many standard deviations differ by more than noise (19 times in 20)
 APART = 1.64
 #: half the width of the 80 % interval of a normal variable, in standard deviations
@@ -70,8 +67,9 @@ class Prediction:
     """How far a method is expected to be from the median method, in points of the metric; ``low``..``high`` is the
     80 % interval.
 
-    ``doubt_points`` is the standard deviation of the expectation itself (a single run scatters more), ``rules_weight``
-    what a point of a rule counts beside it, ``noise_points`` the distance up to which two methods may differ by noise
+    ``doubt_points`` is the standard deviation of the expectation itself (a single run scatters more),
+    ``cautious_points`` the expectation less so much of its doubt as the selector takes off, ``rules_weight`` what a
+    point of a rule counts beside it, ``noise_points`` the distance up to which two methods may differ by noise
     alone. ``records`` counts the comparisons behind it, ``family_records`` those of the same task family,
     ``local_records`` those of the data regime too, ``sources`` where they come from, ``because`` says so in a sentence;
     ``nearest`` is the record nearest to the question. ``expected`` is the metric itself where records of the same task,
@@ -89,6 +87,7 @@ class Prediction:
     nearest: Nearest
     noise_points: float
     doubt_points: float = 0.0
+    cautious_points: float = 0.0
     rules_weight: float = 1.0
     expected: Expected | None = None
 
@@ -126,13 +125,14 @@ class Predictor:
         import numpy as np
 
         self._side = Side(pairs(self.learned))
+        scatter = noise(self.learned, self.settings.noise)
 
         def inverse() -> Any:
             covariance = self._kernel.mix(self._kernel.parts(self._side, self._side))
-            return np.linalg.inv(covariance + np.diag(noise(self.learned, self.settings.noise)))
+            return np.linalg.inv(covariance + np.diag(scatter))
 
         known = {name: sorted(self._kernel.traits.get(name, ())) for name in self._known}
-        question = [pairs(self.learned), asdict(self.settings), known]
+        question = [pairs(self.learned), asdict(self.settings), known, scatter.tolist()]
         self._inverse = remembered(question, len(self.learned), inverse)
         self._weights = self._inverse @ targets(self.learned, self.settings.rank_share)
 
@@ -167,6 +167,10 @@ class Predictor:
         """Mean and variance of methods in a situation, in units."""
         cross = self._kernel.mix(self._kernel.parts([(cell, name) for name in names], self._side), cell=False)
         return cross @ self._weights, self._kernel.prior - ((cross @ self._inverse) * cross).sum(1)
+
+    def cautious(self, difference: float, variance: float) -> float:
+        """What the selector counts on, in points: what is expected, less a part of its deviation."""
+        return difference - self.settings.caution * math.sqrt(variance)
 
     def rules_weight(self, cell: Cell, variance: float) -> float:
         """What a point of a rule counts in a situation, from the variance of what the method is worth there: by the
@@ -221,6 +225,7 @@ class Predictor:
             nearest=near,
             noise_points=self.noise_points(asked),
             doubt_points=math.sqrt(variance),
+            cautious_points=self.cautious(difference, variance),
             rules_weight=self.rules_weight(asked, variance),
             expected=self._expected(asked, difference, half),
         )

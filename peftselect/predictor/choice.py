@@ -7,12 +7,13 @@ y_g - Q_gg^-1 (Q y)_g, with covariance Q_gg^-1 (Rasmussen and Williams 2006, sec
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from peftselect.predictor.kernel import CELL_VARIANCE, CLIP_POINTS, Kernel, Scale, noise, shares, targets
+from peftselect.predictor.kernel import CELL_VARIANCE, CLIP_POINTS, Kernel, Scale, errors, noise, shares, targets
 from peftselect.predictor.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,9 +27,11 @@ METHOD, TASK = (1.0, 4.0), (1.5, 4.0)
 REGIME_AND_SOURCE = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5))
 #: weights of the rules: always, and in proportion to what records leave open
 RULES_WEIGHTS = ((0.0, 0.0), (0.0, 0.5), (0.0, 1.0), (0.25, 0.0), (0.5, 0.0), (0.5, 0.5), (1.0, 0.0))
+#: standard deviations of doubt that are taken off what is expected
+CAUTIONS = (0.0, 0.25, 0.5, 1.0, 1.5)
 #: what is held out in turn to choose by
 GROUPS: dict[str, Callable[[Cell], str]] = {"table": lambda cell: cell.source, "data set": lambda cell: cell.dataset}
-#: by cell and method: predicted value and its variance, in units
+#: by cell and method: predicted value and the variance of that expectation, in units
 Predicted = dict["Cell", dict[str, tuple[float, float]]]
 #: points of the rules for a method in a situation, without the rules that rest on the very table: those weighed beside
 #: the records, and those that speak of what the predictor does not tell apart, which count in full
@@ -49,7 +52,7 @@ def choose(
     learned: Sequence[Observation], traits: Mapping[str, frozenset[str]], rule_points: RulePoints | None = None
 ) -> Settings:
     """The settings that lose least with sources and with data sets held out (both count alike), the weight of the rules
-    that then loses least, and the widths of intervals which then hold as often as they say."""
+    and the caution that then lose least, and the widths of intervals which then hold as often as they say."""
     parts = Kernel(Settings(), traits).parts(pairs(learned), pairs(learned))
     best: tuple[float, Settings] = (float("inf"), Settings())
     inverse, last = None, None
@@ -64,28 +67,29 @@ def choose(
     if rule_points is None:
         return chosen
     inverse = inverse_of(learned, traits, chosen, parts)
-    return with_rules(learned, chosen, Kernel(chosen, traits).prior, inverse, rule_points)
+    return with_utility(learned, chosen, Kernel(chosen, traits).prior, inverse, rule_points)
 
 
-def with_rules(
+def with_utility(
     learned: Sequence[Observation], settings: Settings, prior: float, inverse: Any, rule_points: RulePoints
 ) -> Settings:
-    """The settings with the weights of the rules that lose least; ``prior`` is the variance before any record."""
+    """The settings with the weights of the rules and the caution that lose least together; ``prior`` is the variance
+    before any record."""
     scale = Scale(learned)
     found = [left_out(learned, settings, inverse, group) for group in GROUPS.values()]
 
-    def lost(weights: tuple[float, float]) -> float:
-        always, left_open = weights
+    def lost(tried: tuple[tuple[float, float], float]) -> float:
+        (always, left_open), caution = tried
 
         def points(item: Observation, variance: float) -> float:
-            share = min(1.0, max(0.0, variance - settings.noise - settings.source) / prior)
             weighed, full = rule_points(item.cell, item.method)
-            return ((always + left_open * share) * weighed + full) / scale.points(item.cell)
+            told = (always + left_open * min(1.0, variance / prior)) * weighed + full
+            return told / scale.points(item.cell) - caution * math.sqrt(variance)
 
         return sum(expected_regret(learned, predicted, points) for predicted in found)
 
-    always, left_open = min(RULES_WEIGHTS, key=lost)
-    return replace(settings, rules_weight=always, rules_open=left_open)
+    (always, left_open), caution = min(itertools.product(RULES_WEIGHTS, CAUTIONS), key=lost)
+    return replace(settings, rules_weight=always, rules_open=left_open, caution=caution)
 
 
 def inverse_of(
@@ -103,22 +107,23 @@ def with_widths(
     """The settings with widths that hold on what is held out, sources and data sets counting alike, and the metrics of
     the same runs as one.
 
-    Distances are clipped as the targets are: short runs that collapse would widen every interval.
+    Distances are clipped as the targets are: short runs that collapse would widen every interval. What chance makes of
+    a comparison's own test rows is taken into account, so that small test sets do not widen the intervals of all.
     """
     import numpy as np
 
     inverse = inverse_of(learned, traits, settings, parts)
     scale = Scale(learned)
-    share = shares(item.cell for item in learned)
+    share, alone = shares(item.cell for item in learned), settings.noise + settings.source + errors(learned)
     ratios: list[tuple[float, float]] = []
     for group in GROUPS.values():
         found = differences(left_out(learned, settings, inverse, group), scale)
-        ratios += [
-            (abs(max(-CLIP_POINTS, min(item.difference, CLIP_POINTS)) - mean) / deviation, share[item.cell])
-            for item in learned
-            for mean, deviation in [found.get(item.cell, {}).get(item.method, (0.0, 0.0))]
-            if deviation
-        ]
+        for item, scatter in zip(learned, alone.tolist(), strict=True):
+            if item.method in found.get(item.cell, {}):
+                mean, variance = found[item.cell][item.method]
+                deviation = math.sqrt(variance + scatter * scale.points(item.cell) ** 2)
+                distance = abs(max(-CLIP_POINTS, min(item.difference, CLIP_POINTS)) - mean)
+                ratios.append((distance / deviation, share[item.cell]))
     if not ratios:
         return settings
     away, weights = zip(*ratios, strict=True)
@@ -134,11 +139,12 @@ def pairs(learned: Sequence[Observation]) -> list[tuple[Cell, str]]:
 def left_out(
     learned: Sequence[Observation], settings: Settings, inverse: Any, group: Callable[[Cell], str]
 ) -> Predicted:
-    """What is predicted of each group of comparisons from all the others; methods that these do not have are left
-    out."""
+    """What is predicted of each group of comparisons from all the others, and the variance of that expectation as
+    :meth:`Predictor.estimate` gives it; methods that the others do not have are left out."""
     import numpy as np
 
     target = targets(learned, settings.rank_share)
+    alone = noise(learned, settings.noise) + settings.source + CELL_VARIANCE
     weighted = inverse @ target
     members: dict[str, list[int]] = defaultdict(list)
     for index, item in enumerate(learned):
@@ -152,20 +158,20 @@ def left_out(
         for place, index in enumerate(indices):
             item = learned[index]
             if everywhere[item.method] > here[item.method]:
-                variance = max(float(block[place, place]) - CELL_VARIANCE, 1e-9)
+                variance = max(float(block[place, place] - alone[index]), 1e-9)
                 found[item.cell][item.method] = (float(mean[place]), variance)
     return found
 
 
 def differences(predicted: Predicted, scale: Scale) -> dict[Cell, dict[str, tuple[float, float]]]:
-    """Distances from the median method of each comparison and their standard deviations, in points."""
+    """Distances from the median method of each comparison, and the variances of these expectations, in points."""
     from peftselect.features import median
 
     found = {}
     for cell, methods in predicted.items():
         middle, points = median([mean for mean, _ in methods.values()]), scale.points(cell)
         found[cell] = {
-            name: (points * (mean - middle), points * variance**0.5) for name, (mean, variance) in methods.items()
+            name: (points * (mean - middle), points**2 * variance) for name, (mean, variance) in methods.items()
         }
     return found
 

@@ -6,14 +6,12 @@ points of the metric (fractions times 100). A strategy that cannot choose counts
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from peftselect.features import median
-from peftselect.predictor import CAUTION
 from peftselect.predictor.choice import LEVELS
 
 if TYPE_CHECKING:
@@ -95,7 +93,7 @@ def judge(
             estimates = [fitted.estimate(cell, known) for cell in members]
             expected = _centred(_mean_of([{name: item[name][0] for name in known} for item in estimates]))
             for name in known:
-                cautious[name] = expected[name] - CAUTION * math.sqrt(estimates[0][name][1])
+                cautious[name] = fitted.cautious(expected[name], estimates[0][name][1])
                 weights[name] = fitted.rules_weight(members[0], estimates[0][name][1])
                 half = tuple(fitted.interval(members[0], estimates[0][name][1], level) for level in LEVELS)
                 outcome.predicted[name] = (expected[name], half)

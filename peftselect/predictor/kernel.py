@@ -178,11 +178,20 @@ class Scale:
 
 
 def noise(learned: Sequence[Observation], variance: float) -> Any:
-    """Noise by observation: several metrics of the same runs are one piece of evidence, not several."""
+    """Noise by observation, in units: ``variance`` of any comparison, and the error that is known of this one. Several
+    metrics of the same runs are one piece of evidence, not several."""
     import numpy as np
 
     share = shares(item.cell for item in learned)
-    return variance / np.array([share[item.cell] for item in learned])
+    return (variance + errors(learned)) / np.array([share[item.cell] for item in learned])
+
+
+def errors(learned: Sequence[Observation]) -> Any:
+    """The variance of each value that is known of, in units: few test rows, runs that scatter."""
+    import numpy as np
+
+    scale = Scale(learned)
+    return np.array([item.error / scale.points(item.cell) ** 2 for item in learned])
 
 
 def shares(cells: Iterable[Cell]) -> dict[Cell, float]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
     from pathlib import Path
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "predictor.json"
 
 
@@ -27,7 +27,9 @@ class Settings:
     ``structure_family``: what methods of like structure share, everywhere and within a family of tasks. ``noise``: of
     one comparison. ``widths``: by level in percent, half the width of an interval in standard deviations.
     ``rules_weight``: what a point of the rules counts where records leave nothing open of what a method is worth,
-    ``rules_open``: what it counts on top of that in proportion to how much they leave open.
+    ``rules_open``: what it counts on top of that in proportion to how much they leave open. ``caution``: standard
+    deviations of doubt that the selector takes off what is expected, so that of two methods which look alike the better
+    known goes first.
     """
 
     rank_share: float = 0.5
@@ -44,6 +46,7 @@ class Settings:
     width_95: float = 1.96
     rules_weight: float = 0.0
     rules_open: float = 1.0
+    caution: float = 0.5
 
     def width(self, level: int) -> float:
         """Half the width of the interval of a level (50, 80 or 95) in standard deviations."""

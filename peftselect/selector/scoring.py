@@ -2,11 +2,12 @@
 
 ::
 
-    quality = predicted difference - CAUTION x its doubt + sum of (weight x points) of the rules that fired
+    quality = predicted difference - caution x its doubt + sum of (weight x points) of the rules that fired
     score   = quality - sum over costs of price(cost, --prefer) x log2(cost / cheapest candidate's cost) - risks
 
 The predicted difference is the predictor's, in points against the median method on like tasks; its doubt is the
-standard deviation of that expectation, so that of two methods which look alike the better known goes first. Rules count
+standard deviation of that expectation, so that of two methods which look alike the better known goes first; how much of
+it is taken off was chosen with the weights of the rules (:mod:`peftselect.predictor.choice`). Rules count
 in the same points: with weight 1 where they speak of what no record varies (:data:`RECORDED` are the facts that records
 vary), of one type of model on one kind of task, which the predictor hardly tells apart, or where records are far; else
 with the weight that was fitted beside the records.
@@ -28,7 +29,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from peftselect.facts import FACTS
-from peftselect.predictor import CAUTION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ def quality(firings: Sequence[Firing], prediction: Prediction | None) -> float:
 
 def expected_points(prediction: Prediction | None) -> float | None:
     """What records let expect, less what they leave in doubt, in points; None without records."""
-    return None if prediction is None else prediction.difference_points - CAUTION * prediction.doubt_points
+    return None if prediction is None else prediction.cautious_points
 
 
 def noise_points(prediction: Prediction | None) -> float:
