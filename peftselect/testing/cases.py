@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from peftselect.method import ApplyContext, Method, Recipe, resolve_values
 from peftselect.modeling import AUTO_CLASSES, load_model
@@ -14,8 +14,10 @@ from peftselect.testing.models import LABELS, TINY, Case, batch, loss_of, quiet,
 
 #: optimizer steps that a tiny model is trained for
 STEPS = 6
-#: the first two of these that a method serves stand for the rest where it is not tried thoroughly
-QUICK_KINDS = ("bert", "llama", "wav2vec2", "t5", "gpt2", "bart", "whisper")
+#: where a method is tried on two architectures alone, these come first
+FIRST_KINDS = ("bert", "llama", "wav2vec2", "t5", "gpt2", "bart", "whisper")
+#: every head of every architecture; one head of each of the first two; one of each of the others
+Breadth = Literal["every head", "two architectures", "other architectures"]
 
 
 #: tiny models by their folder, as they were read: tests take copies, which are made ten times as fast
@@ -34,8 +36,8 @@ class MethodCases:
     method: ClassVar[type[Method]]
     #: settings to try, each a mapping of overrides of the defaults
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
-    #: False tries one head of two architectures alone: seconds instead of a minute
-    thorough: ClassVar[bool] = True
+    #: on how much it is tried: on two architectures it takes seconds instead of a minute
+    breadth: ClassVar[Breadth] = "every head"
 
     def cases(self) -> Iterator[Case]:
         """Every tiny model and head which the method says it can serve, under every variant."""
@@ -54,23 +56,22 @@ class MethodCases:
         assert found or made.needs, f"{made.name} serves none of {', '.join(TINY)}"
 
     def few_cases(self) -> list[Case]:
-        """Enough of :meth:`cases` to see every architecture, every head and every variant once.
-
-        Not thorough: one head of each of two architectures, under every variant.
-        """
+        """Enough of :meth:`cases` to see every architecture, every head and every variant once; of less
+        :attr:`breadth`, one head of each of some architectures under every variant."""
         few: list[Case] = []
         seen: set[Any] = set()
         for case in self.cases():
             variant = str(sorted(case.values.items()))
             kind, head = case.shape.model_type, case.shape.head.kind
-            traits = {kind, head, variant} if self.thorough else {(kind, variant)}
+            traits = {kind, head, variant} if self.breadth == "every head" else {(kind, variant)}
             if traits - seen:
                 few.append(case)
             seen |= traits
-        if self.thorough:
+        if self.breadth == "every head":
             return few
-        kinds = sorted({case.shape.model_type for case in few}, key=QUICK_KINDS.index)[:2]
-        return [case for case in few if case.shape.model_type in kinds]
+        first = sorted({case.shape.model_type for case in few}, key=FIRST_KINDS.index)[:2]
+        chosen = self.breadth == "two architectures"
+        return [case for case in few if (case.shape.model_type in first) == chosen]
 
     def load(self, case: Case, quantization: Any = None) -> Any:
         """The tiny base model, quantised where the method needs it."""
