@@ -93,15 +93,23 @@ class PrunedChange(DenseChange):
         """Sorted places of what is kept: those chosen, or of the largest changes as they are now."""
         if self.settled:
             return self.index
-        # fused optimizers do not count their writes as versions; what is written in evaluation (a checkpoint) does
-        now = tuple((id(item), item._version) for item in self.parameters())
-        if self.training or self._largest_of is None or self._largest_of[0] != now:
+        if self._stale():
             # one line of all numbers, beside the model: the card has no room for it
             line = torch.cat([self.worth(slot).detach().abs().flatten().cpu() for slot in self.slots.values()])
             found = line.topk(len(self.index)).indices.sort().values
-            self._largest_of = now, found.to(self.index.device, self.index.dtype)
+            of = [(item, item._version) for item in self.parameters()]
+            self._largest_of = of, found.to(self.index.device, self.index.dtype)
         largest: torch.Tensor = self._largest_of[1]
         return largest
+
+    def _stale(self) -> bool:
+        """Whether other changes may be the largest now. Those that were looked at are held: the identity of a tensor
+        that is gone is soon another's."""
+        # fused optimizers do not count their writes as versions; what is written in evaluation (a checkpoint) does
+        if self.training or self._largest_of is None:
+            return True
+        pairs = zip(self.parameters(), self._largest_of[0], strict=True)
+        return any(item is not seen or item._version != version for item, (seen, version) in pairs)
 
     def advance(self) -> bool:
         """Every so many steps set back all but the largest changes."""
