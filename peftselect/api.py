@@ -199,7 +199,8 @@ def _settle(order: Order) -> RunPlan:
     data: dict[str, Any] = {"train": order.train, "columns": order.columns}
     known: dict[str, Any] = {"rows": splits.train, "num_labels": len(splits.labels) or None}
     if order.question.get("devices", 1) == 1:
-        shared = {"sharding": "zero3"} if sharding.wanted() else {}
+        stage = sharding.asked().stage
+        shared = {"sharding": stage} if stage != "none" else {}
         order = replace(order, question={**shared, **order.question, "devices": ranks.count()})
     problem = build_problem(asked, order.model, **data, **known, **order.question)
     return make_plan(

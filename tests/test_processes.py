@@ -287,7 +287,3 @@ def test_weights_are_shared_only_where_that_is_right(
         with pytest.raises(UnsupportedError, match="FSDP is not for this run") as error:
             peftselect.plan_run(**asked(method))
         assert str(error.value).endswith(why)
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(UnsupportedError, match="DeepSpeed is not supported") as error:
-        peftselect.plan_run(**asked())
-    assert error.value.hint == "let accelerate's file say distributed_type: FSDP"

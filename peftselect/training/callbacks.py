@@ -62,7 +62,8 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         if self.best is None or self.sign * (value - self.best) > LEAST_GAIN:
             replaced = self.best_step
             self.best, self.best_step, self._since = value, state.global_step, 0
-            tensors = sharding.gathered(dict(_trained(sharding.reshard(model))))
+            shares = sharding.asked()
+            tensors = shares.gathered(dict(_trained(shares.reshard(model))))
             if ranks.is_first():
                 with saving(self.folder):
                     save_file(tensors, self._file)
@@ -113,10 +114,10 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
         if self.best is None:
             return
         ranks.wait()
-        saved = load_file(self._file)
+        saved, shares = load_file(self._file), sharding.asked()
         with torch.no_grad():
-            for name, item in _trained(sharding.reshard(model)):
-                sharding.put(item, saved[name])
+            for name, item in _trained(shares.reshard(model)):
+                shares.put(item, saved[name])
         for name, config in _configs(model).items():
             vars(config).update(self._settings[name])
 

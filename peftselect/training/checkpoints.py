@@ -43,7 +43,8 @@ class Resumable:
     callback_handler: Any
     optimizer: Any
     lr_scheduler: Any
-    is_fsdp_enabled: bool
+    #: whether the processes have parts of the optimizer each, perhaps of the model too
+    states_are_shared = False
     _versions: dict[str, tuple[Any, int]]
 
     def watch_changes(self) -> None:
@@ -53,9 +54,9 @@ class Resumable:
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The trained tensors, and those that have changed without being trained."""
         folder = Path(str(output_dir))
-        model = sharding.reshard(self.model)
-        wanted = {name: item for name, item in _tensors(model) if self._has_changed(name, item)}
-        found = sharding.gathered(wanted)
+        shares = sharding.asked()
+        model = shares.reshard(self.model)
+        found = shares.gathered({name: item for name, item in _tensors(model) if self._has_changed(name, item)})
         if ranks.is_first():
             shutil.rmtree(folder, ignore_errors=True)  # half of one, of a sitting that was killed
             folder.mkdir()
@@ -63,30 +64,30 @@ class Resumable:
         ranks.wait()
 
     def _has_changed(self, name: str, item: Any) -> bool:
-        if item.requires_grad or sharding.is_shard(item):
+        if item.requires_grad or sharding.asked().is_shard(item):
             return bool(item.requires_grad)
         seen, version = self._versions.get(name, (lambda: None, 0))
         return seen() is not item or version != item._version
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """The Trainer's own files; of shared weights the states are gathered, and the model is not written again."""
-        if not self.is_fsdp_enabled:
+        """The Trainer's own files; states that are shared are gathered, and the model is not written again."""
+        if not self.states_are_shared:
             super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
             return
-        state = sharding.optimizer_state(self.model, self.optimizer.optimizer)
+        state = sharding.asked().optimizer_state(self.model, self.optimizer.optimizer)
         if ranks.is_first():
             torch.save(state, Path(output_dir, OPTIMIZER_NAME))
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if not self.is_fsdp_enabled or checkpoint is None:
+        if not self.states_are_shared or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
             return
         state, schedule = (
             torch.load(Path(checkpoint, name), map_location="cpu", weights_only=True)
             for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
         )
-        sharding.restore_optimizer(self.model, self.optimizer.optimizer, state)
+        sharding.asked().restore_optimizer(self.model, self.optimizer.optimizer, state)
         self.lr_scheduler.load_state_dict(schedule)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -106,11 +107,11 @@ class Resumable:
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
-        saved = load_file(folder / TENSORS)
+        saved, shares = load_file(folder / TENSORS), sharding.asked()
         with torch.no_grad():
-            for name, item in _tensors(sharding.reshard(self.model)):
+            for name, item in _tensors(shares.reshard(self.model)):
                 if name in saved:
-                    sharding.put(item, saved[name])
+                    shares.put(item, saved[name])
         states = torch.load(folder / STATES, map_location="cpu", weights_only=True)
         for name, item in self._stateful():
             if name in states:  # a probe, from whose checkpoint its winner goes on, has no meter
@@ -162,7 +163,7 @@ def fit(runner: Any, earlier: Checkpoint | None, stopper: Stopper, *, until: int
     """
     runner.watch_changes()
     if earlier is not None and (earlier.finished or (until is not None and earlier.step >= until)):
-        runner.is_fsdp_enabled = False  # nothing more is trained: each process has the model whole
+        sharding.asked().leave(runner)  # nothing more is trained: each process has the model whole
         runner._load_from_checkpoint(str(earlier.folder))
         runner.state = TrainerState.load_from_json(str(earlier.folder / TRAINER_STATE_NAME))
         return

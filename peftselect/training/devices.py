@@ -22,12 +22,12 @@ def check_devices(problem: Problem, alone: str = "") -> str | None:
             raise UnsupportedError(f"{alone} is done by one process", "start it without a launcher first")
         if machine.devices != processes:
             raise InputError(f"--devices {machine.devices}, but {processes} processes", "leave out --devices")
-        if sharding.wanted():
-            return f"{processes} processes share each batch, and weights by FSDP"
+        if shared := sharding.asked().words:
+            return f"{processes} processes share each batch, and {shared}"
         if machine.sharding != "none":
             raise UnsupportedError(
                 "these processes share batches, not weights",
-                "leave out --sharding, or let accelerate's file ask for FSDP",
+                "leave out --sharding, or let accelerate's file ask for FSDP or DeepSpeed",
             )
         return f"{processes} processes share each batch"
     if machine.devices == 1:

@@ -78,7 +78,7 @@ class Evaluation:
     def _decoding(self, trainer: Any) -> dict[str, Any]:
         tokens = self.context.max_target_length or DEFAULT_NEW_TOKENS
         # processes that share weights take each step together: who is done first goes on with the others
-        together = {"synced_gpus": True} if sharding.is_sharded(trainer.model) else {}
+        together = {"synced_gpus": True} if sharding.asked().is_sharded(trainer.model) else {}
         return {"max_new_tokens": tokens, "num_beams": 1, "do_sample": False, **together}
 
     def _first_token_seconds(self, trainer: Any) -> float:

@@ -62,7 +62,7 @@ def train(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> Ru
     """
     here = machine.settle(plan.problem, plan.chosen.candidate, plan.cpu)
     machine.release()
-    sharding.load_everywhere()
+    sharding.asked().before_loading()
     with quiet():
         try:
             session = prepare(plan, here, work, observer)
@@ -75,7 +75,7 @@ def train(plan: RunPlan, work: Path, observer: Observer, stopper: Stopper) -> Ru
             raise
         except Exception as error:
             if not machine.is_out_of_memory(error):
-                sharding.explain(error, here.candidate)
+                sharding.asked().explain(error, here.candidate)
                 raise
             _remember(plan, here, "oom")
             raise ran_out(plan) from error
@@ -141,7 +141,7 @@ def _time(session: Session, runner: Any, seconds: float, best: callbacks.KeepBes
 def _finish(session: Session, model: Any, draft: Path) -> RunResult:
     """Write the adapter, then measure its file, then the record and the papers that go with it: in one process."""
     plan, here = session.plan, session.here
-    sharding.gather(model)
+    sharding.asked().gather(model)
     if not ranks.is_first():
         told = ranks.share(None)
         return RunResult(RunRecord.from_json(told["record"]), plan.output, told["snippet"], (*plan.notes, *here.notes))

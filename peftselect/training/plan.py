@@ -206,7 +206,7 @@ def make_plan(order: Order, splits: Splits, answer: Recommendation) -> RunPlan:
     report = check_data(problem.task, splits.train, splits.validation, held_out)
     refuse_overlap(report, order.allow_overlap)
     folder = Path(order.output) if order.output else default_folder(problem.task.name, chosen.method)
-    sharding.check(chosen.candidate)
+    sharding.asked().check(chosen.candidate)
     note = check_devices(problem, alone="--probe" if order.probe else "a stage" if stages else "")
     plan = RunPlan(
         order=order,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-NOISY = ("transformers", "datasets", "peft", "accelerate", "bitsandbytes", "torch")
+NOISY = ("transformers", "datasets", "peft", "accelerate", "bitsandbytes", "torch", "DeepSpeed")
 
 
 class Observer(Protocol):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from peftselect.training.plan import RunPlan
 
+#: by which accelerate's launcher says that DeepSpeed is asked for
+DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
+
 _FAILED = "peftselect/failed"
 _turns = itertools.count()
 
@@ -52,7 +55,11 @@ def join(*, cpu: bool) -> None:
     import torch
     from accelerate import PartialState
 
+    # DeepSpeed is started once there is something to train: processes meet as they do without it
+    asked = os.environ.pop(DEEPSPEED, None)
     PartialState(cpu=cpu or not torch.cuda.is_available())
+    if asked is not None:
+        os.environ[DEEPSPEED] = asked
 
 
 def joined() -> bool:

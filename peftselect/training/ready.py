@@ -48,7 +48,8 @@ class Ready:
         """Why training has diverged; nothing where it has not."""
         if self.watch.trouble:
             return self.watch.trouble
-        trained = (sharding.local(item) for item in self.model.parameters() if item.requires_grad)
+        local = sharding.asked().local
+        trained = (local(item) for item in self.model.parameters() if item.requires_grad)
         (lost,) = ranks.any_of(any(not torch.isfinite(item).all() for item in trained))
         return f"a weight is no number after step {self.runner.state.global_step}" if lost else ""
 

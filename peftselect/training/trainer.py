@@ -51,7 +51,7 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
         **keywords: Any,
     ) -> None:
         super().__init__(*arguments, **keywords)
-        sharding.settle(self, training=self.train_dataset is not None)
+        sharding.asked().settle(self, training=self.train_dataset is not None)
         self.objective = objective
         if objective is not None and objective.has_loss:
             self.loss_is_scaled_for_ga = False
@@ -70,9 +70,18 @@ class TaskTrainer(Resumable, transformers.Seq2SeqTrainer):  # type: ignore[misc]
         self._started = time.perf_counter()
         return super().train(*arguments, **keywords)
 
-    def _prepare_for_training(self, *arguments: Any, **keywords: Any) -> Any:
-        with sharding.cutting(self.model):
-            return super()._prepare_for_training(*arguments, **keywords)
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        """The Trainer's own; what is shared goes on from the checkpoint by the ways of :class:`Resumable`."""
+        theirs, ours = resume_from_checkpoint, None
+        if self.states_are_shared:
+            theirs, ours = None, resume_from_checkpoint
+        with sharding.asked().cutting(self):
+            prepared = super()._prepare_for_training(max_steps, train_dataloader, theirs)
+        if ours is not None:
+            self._load_from_checkpoint(ours)
+            self._load_optimizer_and_scheduler(ours)
+            self._load_scaler(ours)
+        return prepared
 
     @property
     def training_seconds(self) -> float:
