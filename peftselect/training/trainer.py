@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +186,9 @@ def training_arguments(
     report_to: Sequence[str] = (),
 ) -> Any:
     """The Trainer's arguments for a recipe. ``mixed`` is the automatic mixed precision, ``folder`` scratch space."""
+    if cpu:
+        # accelerate imports DeepSpeed wherever it is installed, which would look for cards and say that none is there
+        os.environ["DS_ACCELERATOR"] = "cpu"
     looks = min(max(math.ceil(epochs), FEWEST_LOOKS), MOST_LOOKS)
     arguments = transformers.Seq2SeqTrainingArguments(
         output_dir=str(folder),

@@ -8,7 +8,6 @@ by the names of the parameters (Rajbhandari et al. 2020, arXiv:1910.02054).
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING, Any
 
 from peftselect.errors import UnsupportedError
@@ -87,8 +86,6 @@ class Zero(Sharing):
                 "DeepSpeed is not for fp16 here",
                 "choose bf16 or fp32: --set precision=fp32, and so in accelerate's file",
             )
-        if runner.args.device.type == "cpu":
-            os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed would look for cards by itself
         plugin = zero_settings.read()
         zero_settings.fill_in(plugin.deepspeed_config, runner)
         state, processes = runner.accelerator.state, PartialState()
