@@ -10,9 +10,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from peftselect.errors import UnsupportedError
-from peftselect.method import Method
 from peftselect.training import ranks
-from peftselect.training.sharing import Sharing
+from peftselect.training.sharing import Sharing, beyond_gradients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,14 +49,9 @@ class Fsdp(Sharing):
             raise UnsupportedError(
                 "FSDP's first version is not supported", "write fsdp_version: 2 into accelerate's file"
             )
-        method, kind = candidate.method, type(candidate.method)
-        why = ""
+        why = beyond_gradients(candidate.method)
         if candidate.recipe.quantization:
             why = "a quantised base cannot be cut into shards"
-        elif kind.optimizer is not Method.optimizer:
-            why = f"{method.title} has an optimizer of its own"
-        elif kind.callbacks is not Method.callbacks:
-            why = f"{method.title} changes weights between steps"
         if why:
             raise UnsupportedError(f"FSDP is not for this run: {why}", _HINT)
 
@@ -149,21 +143,6 @@ class Fsdp(Sharing):
         from torch.distributed.tensor import distribute_tensor
 
         item.copy_(distribute_tensor(value.to(item.device, item.dtype), item.device_mesh, item.placements))
-
-    def gather(self, model: Any) -> None:
-        """Whole weights in the first process; the others drop theirs."""
-        import torch
-
-        found: dict[Any, Any] = {}
-        for module in self.reshard(model).modules():
-            for name, item in module._parameters.items():
-                if item is None or not self.is_shard(item):
-                    continue
-                if item not in found:  # tied weights stay tied
-                    value = self.whole(item)
-                    value = value if ranks.is_first() else torch.empty(0, dtype=item.dtype)
-                    found[item] = torch.nn.Parameter(value, requires_grad=item.requires_grad)
-                module._parameters[name] = found[item]
 
     def optimizer_state(self, model: Any, optimizer: Any) -> dict[str, Any]:
         """As torch gathers it."""

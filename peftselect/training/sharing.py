@@ -9,11 +9,22 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from peftselect.method import Method
 from peftselect.training import ranks
 
 if TYPE_CHECKING:
     from peftselect.method import Candidate
     from peftselect.problem import Sharding
+
+
+def beyond_gradients(method: Method) -> str:
+    """Why a method's training needs more of a weight than its gradient; empty where it does not."""
+    kind = type(method)
+    if kind.optimizer is not Method.optimizer:
+        return f"{method.title} has an optimizer of its own"
+    if kind.callbacks is not Method.callbacks:
+        return f"{method.title} changes weights between steps"
+    return ""
 
 
 class Sharing:
@@ -79,7 +90,23 @@ class Sharing:
         item.copy_(value)
 
     def gather(self, model: Any) -> None:
-        """Make shared weights whole again in the first process; none runs the model again."""
+        """Make shared weights whole again in the first process and drop them in the others; none runs the model
+        again."""
+        import torch
+
+        found: dict[Any, Any] = {}
+        for module in self.reshard(model).modules():
+            # a copy: DeepSpeed's own kind of dictionary gathers what is looked up in it
+            parameters: dict[str, Any] = dict(module._parameters)
+            shares = {name: item for name, item in parameters.items() if item is not None and self.is_shard(item)}
+            for name, item in shares.items():
+                if item not in found:  # tied weights stay tied
+                    value = self.whole(item)
+                    value = value if ranks.is_first() else torch.empty(0, dtype=item.dtype)
+                    found[item] = torch.nn.Parameter(value, requires_grad=item.requires_grad)
+                parameters[name] = found[item]
+            if shares:
+                module._parameters = parameters
 
     def optimizer_state(self, model: Any, optimizer: Any) -> dict[str, Any]:
         """The states of an optimizer that is shared, under the parameters' names, gathered in RAM."""

@@ -11,9 +11,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from peftselect.errors import UnsupportedError
-from peftselect.method import Method
 from peftselect.training import ranks, zero_settings, zero_states
-from peftselect.training.sharing import Sharing
+from peftselect.training.sharing import Sharing, beyond_gradients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,14 +47,9 @@ class Zero(Sharing):
 
     def check(self, candidate: Candidate) -> None:
         """UnsupportedError for methods and optimizers that need more of a weight than a process has."""
-        method, kind = candidate.method, type(candidate.method)
-        why, hint = "", "leave out DeepSpeed, or choose --method lora"
+        why, hint = beyond_gradients(candidate.method), "leave out DeepSpeed, or choose --method lora"
         if candidate.recipe.optimizer not in _BY_NUMBER:
             why, hint = f"{candidate.recipe.optimizer} looks at whole weights", "add --set optimizer=adamw"
-        elif kind.optimizer is not Method.optimizer:
-            why = f"{method.title} has an optimizer of its own"
-        elif kind.callbacks is not Method.callbacks:
-            why = f"{method.title} changes weights between steps"
         if why:
             raise UnsupportedError(f"DeepSpeed is not for this run: {why}", hint)
 
@@ -177,26 +171,12 @@ class Zero(Sharing):
         zero_states.put(item, value)
 
     def gather(self, model: Any) -> None:
-        """Whole weights in the first process; the others drop theirs."""
-        import torch
-
-        found: dict[Any, Any] = {}
+        """Whole weights in the first process, once the engine has let go of them."""
         for item in model.parameters():
             if hasattr(item, "_z3_optimizer"):  # peft runs the network of P-tuning once more to save what it gives
                 item._z3_optimizer.destroy()
                 break
-        for module in model.modules():
-            # DeepSpeed's own kind of dictionary gathers what is looked up in it
-            parameters: dict[str, Any] = dict(module._parameters)
-            for name, item in parameters.items():
-                if item is None or not self.is_shard(item):
-                    continue
-                if item not in found:  # tied weights stay tied
-                    value = self.whole(item)
-                    value = value if ranks.is_first() else torch.empty(0, dtype=item.dtype)
-                    found[item] = torch.nn.Parameter(value, requires_grad=item.requires_grad)
-                parameters[name] = found[item]
-            module._parameters = parameters
+        super().gather(model)
 
     def optimizer_state(self, model: Any, optimizer: Any) -> dict[str, Any]:
         """As :mod:`zero_states` gathers it."""
