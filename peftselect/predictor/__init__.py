@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from peftselect.features import Cell, Observation, median, observations
 from peftselect.predictor.choice import pairs
 from peftselect.predictor.kernel import Kernel, Scale, Side, noise, targets
 from peftselect.predictor.settings import Settings
-from peftselect.predictor.solved import remembered
+from peftselect.predictor.solved import digest, remembered, remembered_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -115,26 +116,30 @@ class Predictor:
         self._scale = Scale(self.learned)
         #: methods with records, and then those that only have traits: what is asked for is mostly all of them
         others = sorted(set(traits or {}) - set(self._known))
-        self._places = {name: index for index, name in enumerate([*self._known, *others])}
-        self._answers: dict[Cell, tuple[Any, Any]] = {}
+        self._places = [*self._known, *others]
+        self._answers: dict[Cell, dict[str, tuple[float, float]]] = {}
         self._nearest: dict[Cell, Nearest] = {}
-        if self.learned:
-            self._solve()
 
-    def _solve(self) -> None:
+    @cached_property
+    def _question(self) -> str:
+        """What all that is solved follows from, in short."""
+        traits = {name: sorted(self._kernel.traits.get(name, ())) for name in self._places}
+        values = [(item.difference, item.error) for item in self.learned]
+        return digest([pairs(self.learned), values, asdict(self.settings), traits])
+
+    @cached_property
+    def _solved(self) -> tuple[Side, Any, Any]:
+        """The learned pairs, the inverse of their covariance, and the weights of their targets."""
         import numpy as np
 
-        self._side = Side(pairs(self.learned))
-        scatter = noise(self.learned, self.settings.noise)
+        side = Side(pairs(self.learned))
 
         def inverse() -> Any:
-            covariance = self._kernel.mix(self._kernel.parts(self._side, self._side))
-            return np.linalg.inv(covariance + np.diag(scatter))
+            covariance = self._kernel.mix(self._kernel.parts(side, side))
+            return np.linalg.inv(covariance + np.diag(noise(self.learned, self.settings.noise)))
 
-        known = {name: sorted(self._kernel.traits.get(name, ())) for name in self._known}
-        question = [pairs(self.learned), asdict(self.settings), known, scatter.tolist()]
-        self._inverse = remembered(question, len(self.learned), inverse)
-        self._weights = self._inverse @ targets(self.learned, self.settings.rank_share)
+        found = remembered(self._question, len(self.learned), inverse)
+        return side, found, found @ targets(self.learned, self.settings.rank_share)
 
     @classmethod
     def fit(
@@ -155,18 +160,20 @@ class Predictor:
         """Distance from the median method with records, and the variance of that expectation, both in points, of each
         of ``methods`` in a situation."""
         if cell not in self._answers:
-            self._answers = {cell: self._expect(cell, list(self._places))}
-        mean, spread = self._answers[cell]
-        points, middle = self._scale.points(cell), median([float(value) for value in mean[: len(self._known)]])
-        seen = {name: (float(mean[place]), float(spread[place])) for name, place in self._places.items()}
+            question, rows, every = [self._question, cell], len(self.learned), self._places
+            self._answers = {cell: remembered_answer(question, rows, every, lambda: self._expect(cell, every))}
+        seen = self._answers[cell]
+        points, middle = self._scale.points(cell), median([seen[name][0] for name in self._known])
         if new := [name for name in dict.fromkeys(methods) if name not in seen]:
-            seen |= {name: (float(a), float(b)) for name, a, b in zip(new, *self._expect(cell, new), strict=True)}
+            seen = seen | dict(zip(new, self._expect(cell, new), strict=True))
         return {name: (points * (seen[name][0] - middle), max(seen[name][1], 0.0) * points**2) for name in methods}
 
-    def _expect(self, cell: Cell, names: Sequence[str]) -> tuple[Any, Any]:
+    def _expect(self, cell: Cell, names: Sequence[str]) -> list[tuple[float, float]]:
         """Mean and variance of methods in a situation, in units."""
-        cross = self._kernel.mix(self._kernel.parts([(cell, name) for name in names], self._side), cell=False)
-        return cross @ self._weights, self._kernel.prior - ((cross @ self._inverse) * cross).sum(1)
+        side, inverse, weights = self._solved
+        cross = self._kernel.mix(self._kernel.parts([(cell, name) for name in names], side), cell=False)
+        spread = self._kernel.prior - ((cross @ inverse) * cross).sum(1)
+        return list(zip((cross @ weights).tolist(), spread.tolist(), strict=True))
 
     def cautious(self, difference: float, variance: float) -> float:
         """What the selector counts on, in points: what is expected, less a part of its deviation."""
