@@ -93,7 +93,7 @@ def test_two_processes_end_as_one_with_doubled_accumulation(tiny_models: Callabl
     assert record["candidate"]["recipe"]["micro_batch_size"] == 4
     scores = {name: score["value"] for name, score in record["scores"].items()}
     assert scores == pytest.approx({name: score.value for name, score in one.record.scores.items()})
-    assert len(list((tmp_path / "home").rglob("*.json"))) == 1  # one record in the store
+    assert len(list((tmp_path / "home" / "results").rglob("*.json"))) == 1  # one record in the store
     assert not work_folder(tmp_path / "two").exists()
 
 
@@ -229,7 +229,7 @@ def test_processes_that_share_weights_end_as_one(
     assert_alike(tmp_path / "two", one.output, 1e-5)
     record = json.loads((tmp_path / "two" / "run.json").read_text())
     assert record["scores"][record["metric"]]["value"] == pytest.approx(one.record.scores[record["metric"]].value)
-    assert len(list(home.rglob("*.json"))) == 1
+    assert len(list((home / "results").rglob("*.json"))) == 1
     number, held = next(line.split()[1:] for line in err.splitlines() if line.startswith("shared "))
     total = record["measured"]["total_parameters"]
     assert int(number) > 20 and int(held) < 0.6 * total
