@@ -99,6 +99,51 @@ def user_records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in (folder / "home").rglob("results/*.json")]
 
 
+class LimitedCard:
+    """The same on a card: from the moment when training begins, ``more_bytes`` on top of what is reserved then.
+
+    Without a limit it says by how much the reserved memory grew.
+    """
+
+    def __init__(self, more_bytes: int | None = None) -> None:
+        self.more_bytes = more_bytes
+        self.before: int | None = None
+
+    @property
+    def growth(self) -> int:
+        assert self.before is not None
+        return torch.cuda.max_memory_reserved() - self.before
+
+    def stage(self, text: str) -> None:
+        if not text.startswith("training") or self.before is not None:
+            return
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        self.before = torch.cuda.memory_reserved()
+        if self.more_bytes is not None:
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction((self.before + self.more_bytes) / total)
+
+    def progress(self, done: int, total: int, text: str = "") -> None:
+        pass
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_failed_allocation_on_a_card_is_answered_too(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
+    order = {**large(tmp_path, tiny_models("bert")), "device": "auto"}
+    free = LimitedCard()
+    whole = peftselect.run(**{**order, "output": tmp_path / "whole"}, observer=free).record
+    assert not whole.measured.get("trail")
+    try:
+        record = peftselect.run(**order, observer=LimitedCard(free.growth // 2)).record
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    recipe, first = record.candidate["recipe"], record.measured["trail"][0]
+    assert first == "out of memory with micro-batch 256: went on with micro-batch 128, 2 accumulated"
+    assert recipe["micro_batch_size"] * recipe["gradient_accumulation_steps"] == 256
+
+
 def test_no_degrade_refuses(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
     found = run_limited({**large(tmp_path, tiny_models("bert")), "degrade": False}, tmp_path, MORE_BYTES)
     assert found["record"] == {"error": "the device ran out of memory", "code": 3}
