@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftselect.features import Cell, Observation, median, observations
 from peftselect.predictor.choice import pairs
+from peftselect.predictor.evidence_words import evidence_in_words
 from peftselect.predictor.kernel import Kernel, Scale, Side, noise, targets
 from peftselect.predictor.settings import Settings
 from peftselect.predictor.solved import digest, remembered, remembered_answer
@@ -228,7 +229,7 @@ class Predictor:
             family_records=sum(item.cell.family == asked.family for item in own),
             local_records=len(local),
             sources=tuple(sorted({item.cell.source for item in local or own})),
-            because=_because(own, local, asked) + borrowed,
+            because=evidence_in_words(own, local, asked) + borrowed,
             nearest=near,
             noise_points=self.noise_points(asked),
             doubt_points=math.sqrt(variance),
@@ -290,14 +291,3 @@ def _asked(facts: Mapping[str, Any]) -> Cell:
         percent=False,
         negated=False,
     )
-
-
-def _because(own: Sequence[Observation], local: Sequence[Observation], asked: Cell) -> str:
-    if not own:
-        return "no comparison with other methods: placed by its structure"
-    family = [item for item in own if item.cell.family == asked.family]
-    text = f"{len(own)} comparison{'s' * (len(own) != 1)} with other methods"
-    if not family:
-        return f"{text}, none of them of {asked.family} tasks"
-    data = f", {len(local)} of these with {asked.regime} data" if asked.regime != "unknown" else ""
-    return f"{text}, {len(family)} of them of {asked.family} tasks{data}"
