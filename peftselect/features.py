@@ -107,7 +107,12 @@ def _chance(record: RunRecord, cell: Cell) -> float:
     """Variance of a share of the test rows, in squared points; a mean of numbers from 0 to 1 does not exceed it. All
     runs of a comparison are scored on the same rows or as many, so that more runs do not lessen it."""
     rows, value = record.problem.get("num_test_examples"), record.scores[cell.metric].value * _points(cell) / 100.0
-    return 1e4 * value * (1.0 - value) / rows if rows and 0.0 <= value <= 1.0 else 0.0
+    return 1e4 * _share_variance(value, rows) if rows and 0.0 <= value <= 1.0 else 0.0
+
+
+def _share_variance(value: float, rows: int) -> float:
+    """Variance of a share of so many rows."""
+    return value * (1.0 - value) / rows
 
 
 def _has_learnt(record: RunRecord) -> bool:
@@ -120,7 +125,7 @@ def _has_learnt(record: RunRecord) -> bool:
     if score is None or before is None or not rows or not 0.0 <= score.value <= 1.0:
         return True
     gain = (score.value - before.value) * (1 if score.higher_is_better else -1)
-    return bool(gain > LEARNT * math.sqrt(score.value * (1.0 - score.value) / rows))
+    return bool(gain > LEARNT * math.sqrt(_share_variance(score.value, rows)))
 
 
 def _cell(record: RunRecord, metric: str, higher_is_better: bool) -> Cell:

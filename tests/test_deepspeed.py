@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +14,15 @@ import pytest
 import peftselect
 from peftselect.errors import PeftSelectError, UnsupportedError
 from peftselect.training import ranks
-from peftselect.training.unfinished import newest, work_folder
-from tests.test_processes import SETTINGS, WHOLE, assert_alike, started, without_dropout, words
+from tests.test_processes import (
+    SETTINGS,
+    WHOLE,
+    assert_alike,
+    assert_sharing_goes_on,
+    started,
+    without_dropout,
+    words,
+)
 from tests.test_run import arguments
 
 installed = pytest.mark.skipif(
@@ -114,26 +118,8 @@ def test_processes_under_deepspeed_end_as_one(
 def test_processes_under_deepspeed_go_on(
     stage: int, more: dict[str, Any], tiny_models: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    model, home = without_dropout(tiny_models("bert"), tmp_path), tmp_path / "home"
-    launcher = sharing(tmp_path, stage, **more)
-    orders = [
-        words(tmp_path, model, name, *extra, method="full_finetuning", settings=WHOLE)
-        for name, extra in (("whole", ()), ("stopped", ("--checkpoint-every", "0.001s")))
-    ]
-    whole, stopped = (started(launcher, ["-m", "peftselect", *order], home) for order in orders)
-    work, until = work_folder(tmp_path / "stopped"), time.monotonic() + 300
-    while newest(work) is None and time.monotonic() < until:
-        time.sleep(0.02)
-    os.kill(stopped.pid, signal.SIGTERM)
-    _, err = stopped.communicate(timeout=300)
-    saved = newest(work)
-    assert saved is not None and saved.step < 20, err
-    assert not list(saved.folder.glob("global_step*"))  # DeepSpeed's own, pickled
-    again = started(launcher, ["-m", "peftselect", "run", "--resume", str(tmp_path / "stopped")], home)
-    _, err = again.communicate(timeout=300)
-    assert again.returncode == 0, err
-    whole.communicate(timeout=300)
-    assert_alike(tmp_path / "whole", tmp_path / "stopped", 1e-7)
+    model = without_dropout(tiny_models("bert"), tmp_path)
+    assert_sharing_goes_on(sharing(tmp_path, stage, **more), model, tmp_path)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from peftselect.importing.tables import COLUMNS
 from peftselect.plugin_manager import host
 from peftselect.predictor import Predictor, Settings
 from peftselect.predictor.assessment import Assessment, assess
-from peftselect.predictor.choice import choose, left_out, pairs
+from peftselect.predictor.choice import choose, left_out, pairs, with_utility, with_widths
 from peftselect.predictor.judging import STRATEGIES, judge, mean, metric_family
 from peftselect.predictor.kernel import CELL_VARIANCE, CLIP_POINTS, Kernel, Scale, noise, targets
 from peftselect.predictor.settings import read, save
@@ -101,7 +101,37 @@ def test_what_is_known_of_an_error_is_the_scatter_of_runs_and_the_chance_of_few_
     assert found["ia3"] == pytest.approx(8.0 / 2 + 1e4 * 0.86 * 0.14 / 400)  # two runs, 4 points apart
 
 
-def test_what_is_measured_worse_counts_less_and_widens_no_interval() -> None:
+def test_what_is_known_of_errors_widens_no_interval() -> None:
+    shaky = [replace(item, error=item.difference**2) for item in A_FEW]
+    kernel = Kernel(Settings(), TRAITS)
+    parts = kernel.parts(pairs(A_FEW), pairs(A_FEW))
+    plain, told = (with_widths(learned, TRAITS, Settings(), parts) for learned in (A_FEW, shaky))
+    assert told.width_80 < plain.width_80 and told.width_95 < plain.width_95
+
+
+@pytest.mark.parametrize(("unknown", "chosen"), [("worst", True), ("best", False)])
+def test_caution_is_chosen_where_it_pays(unknown: str, chosen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The method that looks best is the one that is hardly known, and it is the worst of all, or the best."""
+    learned = observations([*ONE_CELL, *(run(name, value, dataset="rte") for name, value in RTE.items())])
+    pick = min if unknown == "worst" else max
+
+    def looks(*_: object) -> dict[Cell, dict[str, tuple[float, float]]]:
+        found: dict[Cell, dict[str, tuple[float, float]]] = {}
+        for cell in {item.cell for item in learned}:
+            truth = {item.method: item.difference for item in learned if item.cell == cell}
+            hardly = pick(truth, key=truth.__getitem__)
+            found[cell] = {name: (1.0, 9.0) if name == hardly else (0.0, 0.01) for name in truth}
+        return found
+
+    monkeypatch.setattr("peftselect.predictor.choice.left_out", looks)
+    found = with_utility(learned, Settings(), 10.0, None, lambda cell, name: (0.0, 0.0))
+    assert (found.caution > 0.25) == chosen
+    prediction = Predictor(learned, TRAITS, replace(Settings(), caution=0.5)).predict(FACTS, "lora")
+    assert prediction is not None
+    assert prediction.cautious_points == prediction.difference_points - 0.5 * prediction.doubt_points
+
+
+def test_what_is_measured_worse_counts_less() -> None:
     few = [replace(item, problem={**item.problem, "num_test_examples": 50}) for item in ONE_CELL]
     many = [replace(item, problem={**item.problem, "num_test_examples": 50_000}) for item in ONE_CELL]
     shaky, sure = (Predictor.fit(records, TRAITS).predict(FACTS, "lora") for records in (few, many))

@@ -7,10 +7,10 @@
 
 The predicted difference is the predictor's, in points against the median method on like tasks; its doubt is the
 standard deviation of that expectation, so that of two methods which look alike the better known goes first; how much of
-it is taken off was chosen with the weights of the rules (:mod:`peftselect.predictor.choice`). Rules count
-in the same points: with weight 1 where they speak of what no record varies (:data:`RECORDED` are the facts that records
-vary), of one type of model on one kind of task, which the predictor hardly tells apart, or where records are far; else
-with the weight that was fitted beside the records.
+it is taken off was chosen with the weights of the rules (:mod:`peftselect.predictor.choice`). Rules count in the same
+points: with weight 1 where they speak of what no record varies (:data:`RECORDED` are the facts that records vary), of
+one type of model on one kind of task, which the predictor hardly tells apart, or where records are far; else with the
+weight that was fitted beside the records.
 
 The costs are peak memory (at a micro-batch of one, so that recipes which fill the budget differently compare), training
 time and the adapter's size; a price is what a doubling of that cost is worth in points. :data:`PRICES` has one row for
