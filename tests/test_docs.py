@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import tomllib
@@ -36,6 +37,8 @@ from tests.conftest import DATA, ROOT
 from tests.documents import Block, blocks, read
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "plugins/README.md", "rules/README.md", "benchmarks/README.md"]
+#: the port that documents show; a free one takes its place, since another program may listen there
+SHOWN_PORT = "8123"
 TIERS = {"", "slow", "data", "network", "syntax"}
 
 
@@ -119,11 +122,23 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), **own}
 
 
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def logs(folder: Path) -> str:
+    """The ends of the text files in a folder: what commands in the background said."""
+    return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-2000:]}" for path in folder.glob("*.txt"))
+
+
 def run_console(block: Block, folder: Path) -> None:
     """Run a console block and compare what it says."""
+    port = str(free_port())
     for command in commands(block.body):
         done = subprocess.run(
-            ["bash", "-c", command.text],
+            ["bash", "-c", command.text.replace(SHOWN_PORT, port)],
             cwd=folder,
             env=environment(folder),
             capture_output=True,
@@ -131,7 +146,9 @@ def run_console(block: Block, folder: Path) -> None:
             check=False,
         )
         said = done.stdout + done.stderr
-        assert command.succeeded(done.returncode), f"{block}: $ {command.text}\nexit {done.returncode}\n{said}"
+        assert command.succeeded(done.returncode), (
+            f"{block}: $ {command.text}\nexit {done.returncode}\n{said}\n{logs(folder)}"
+        )
         if command.output:
             shown = done.stdout if matches(command.output, done.stdout) else said
             assert matches(command.output, shown), f"{block}: $ {command.text}\n{said}\nis not\n{command.output}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,18 @@ class Server:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+
+    def wait(self) -> None:
+        """Return once it listens.
+
+        :raises TimeoutError: it does not within half a minute
+        """
+        for _ in range(300):
+            with suppress(urllib.error.URLError):
+                self.ask("/health")
+                return
+            time.sleep(0.1)
+        raise TimeoutError(self.address)
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +189,36 @@ def test_nothing_is_logged_unless_asked_for(server: Server, tmp_path: Path, monk
 
 def test_the_command_says_what_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "there is no folder" in said(capsys, "serve", tmp_path / "none", code=2)
+
+
+def test_an_address_that_cannot_be_had_is_refused_before_anything_is_loaded(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = server.address.rpartition(":")[2]
+    error = said(capsys, "serve", server.runs["first"], "--port", port, code=2)
+    assert f"cannot listen at 127.0.0.1:{port}: address already in use" in error
+    assert "loading" not in error
+    assert "--port takes another port" in error
+    assert "no such address: nowhere.invalid" in said(
+        capsys, "serve", server.runs["first"], "--host", "nowhere.invalid", code=2
+    )
+
+
+def test_the_command_answers_until_it_is_interrupted(server: Server) -> None:
+    run = server.runs["first"]
+    command = [sys.executable, "-m", "peftselect", "serve", str(run), "--port", "0"]
+    # a shell's background job hands on that Ctrl-C is ignored
+    ordinary = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **ordinary) as process:
+        assert process.stderr is not None
+        try:
+            said_where = next(line for line in process.stderr if " at http://" in line)
+            own = replace(server, address=said_where.split(" at ")[1].strip())
+            own.wait()
+            asked = kept(run)[0]
+            status, text = own.ask("/predict", {"inputs": asked["input"][:1]})
+            assert (status, json.loads(text)["predictions"]) == (200, [asked["prediction"]])
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == ""
+        assert process.wait(30) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -37,14 +38,19 @@ def serve(
     try:
         import uvicorn
 
+        from peftselect.serving.listening import claim
         from peftselect.serving.server import Limits, make_app
     except ImportError as error:
         raise InputError(f"serve needs {error.name}", "pip install 'peftselect[serve]'") from error
+    address = claim(host, port)
     with console.waiting(f"loading {', '.join(item.name for item in saved)}"):
         from peftselect.serving.adapters import Adapters
 
         adapters = Adapters(saved)
+    port = address.getsockname()[1]
     console.note(f"{len(adapters.names)} adapters on {adapters.models} base models at http://{host}:{port}")
     log = Path(log_requests) if log_requests else None
     app = make_app(adapters, Limits(max_inputs, max_characters), log)
-    uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning")
+    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning"))
+    with suppress(KeyboardInterrupt):  # Ctrl-C is how a server ends
+        server.run(sockets=[address])
