@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -337,17 +338,36 @@ def test_finished_runs_of_a_suite_become_shipped_records(tmp_path: Path) -> None
         {"accuracy": Score(0.5)}, measured={"steps": 7, "train_seconds": 3.0}, predicted={"peak_memory_bytes": 1},
         environment={"torch": "2", "platform": "somewhere"},
     )  # fmt: skip
-    for item in suite.runs[:-1]:  # the second seed lacks a method, so it waits
-        done = tmp_path / "runs" / item.key
-        done.mkdir(parents=True)
-        changes = {"seed": item.arguments["seed"], "candidate": {"method": item.arguments["method"]}}
-        (done / "run.json").write_text(json.dumps(replace(record, **changes).to_json()))
-    assert ship_suite.ship(suite, tmp_path / "runs", tmp_path / "out") == len(names)
-    written = list(read_json_lines(tmp_path / "out" / "news.jsonl"))
+
+    def ship(runs: Sequence[SuiteRun], folder: str, score: float = 0.5) -> list[RunRecord]:
+        """Write these runs' records into a folder and ship them."""
+        for item in runs:
+            done = tmp_path / folder / item.key
+            done.mkdir(parents=True)
+            changed = replace(
+                record,
+                seed=item.arguments["seed"],
+                candidate={"method": item.arguments["method"]},
+                scores={"accuracy": Score(score)},
+                environment={**record.environment, "suite": {"name": "mine", "key": item.key}},
+            )
+            (done / "run.json").write_text(json.dumps(changed.to_json()))
+        number = ship_suite.ship(suite, tmp_path / folder, tmp_path / "out")
+        written = list(read_json_lines(tmp_path / "out" / "news.jsonl"))
+        assert len(written) == number
+        return written
+
+    written = ship(suite.runs[:-1], "runs")  # the second seed lacks a method, so it waits
     assert sorted(item.candidate["method"] for item in written) == sorted(names)
     for item in written:
         assert (item.source, item.seed, item.scores) == ("peftselect suite mine", 0, record.scores)
-        assert (item.measured, item.environment, item.predicted) == ({"steps": 7}, {"torch": "2"}, {})
+        assert (item.measured, item.predicted) == ({"steps": 7}, {})
+        assert set(item.environment) == {"torch", "suite"}
+    # what is shipped already stays; what was run again takes its place
+    written = ship(suite.runs[:1], "again", score=0.75)
+    assert {item.candidate["method"]: item.scores["accuracy"].value for item in written} == {
+        **dict.fromkeys(names, 0.5), "lora": 0.75,
+    }  # fmt: skip
 
 
 def test_what_ships_of_our_suite_is_what_the_predictor_needs() -> None:
