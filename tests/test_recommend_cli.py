@@ -114,6 +114,15 @@ def test_without_a_budget_the_answer_says_so(peftselect) -> None:
     assert "The memory budget is unlimited" in done.stdout
 
 
+@pytest.mark.parametrize(("method", "simplified"), [("upl_dynamic", True), ("bitfit", False)])
+def test_what_a_method_simplifies_is_said_before_it_is_believed(peftselect, method: str, simplified: bool) -> None:
+    asked = ("--task", "classification", "--vram", "8", "--num-examples", "500", "--method", method, "--no-trace")
+    done = peftselect("recommend", *asked)
+    assert done.returncode == 0, done.stderr
+    said = "upl_dynamic is simplified here, which records of its paper do not know: The instance is the mean"
+    assert (said in " ".join(done.stdout.split())) == simplified
+
+
 def test_nothing_fits_is_exit_code_3_with_the_ways_out(peftselect) -> None:
     done = peftselect("recommend", "--task", "summarization", "--model", "flan-t5-base", "--vram", "0.3")
     assert done.returncode == 3

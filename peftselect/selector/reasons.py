@@ -94,6 +94,8 @@ def notes(problem: Problem, ranked: Sequence[RankedCandidate]) -> Iterator[str]:
         yield f"The memory budget is unlimited: {where}. Give --vram GIB for an answer that fits a card."
     if data.num_examples is None:
         yield "The number of training examples is not known: give --train FILE or --num-examples N for a surer answer."
+    if ranked and (simplified := ranked[0].candidate.method.simplified):
+        yield f"{ranked[0].method} is simplified here, which records of its paper do not know: {' '.join(simplified)}"
     tied = [item.method for item in ranked if item.tie_group == 1]
     if len(tied) > 1 and problem.priorities.prefer == "quality":
         names = ", ".join(tied) if len(tied) <= 3 else f"The first {len(tied)} candidates"
