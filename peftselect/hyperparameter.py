@@ -10,6 +10,9 @@ from peftselect.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: models up to this width take a method's rate for narrow ones
+NARROW = 1024
+
 
 @dataclass(frozen=True)
 class Hyperparameter:
@@ -58,3 +61,9 @@ class Hyperparameter:
 
 _ARTICLES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def learning_rate_setting(width: int, rate: float, narrow_rate: float | None = None) -> Hyperparameter:
+    """The peak learning rate: ``rate`` by default, ``narrow_rate`` in models up to 1,024 wide."""
+    default = narrow_rate if narrow_rate and width <= NARROW else rate
+    return Hyperparameter("learning_rate", default, "float", "peak learning rate", 1e-6, 1.0, log=True)

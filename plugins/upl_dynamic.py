@@ -22,7 +22,7 @@ class DynamicUpl(InstancePrefixMethod):
             2023,
         ),
     )
-    rate_from = "ours, that of the generator alone: the paper's is not public"
+    rate_from = "ours: up to a width of 1,024 that of prefix tuning, beyond the generator's; the paper's is not public"
     thesis = ("T2.8",)
     simplified = (
         "The instance is the mean of its frozen input embeddings; the papers also read the encoder's own output.",

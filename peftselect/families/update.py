@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from peftselect.families.linear import LinearMethod, LowRankMethod, reads_encoder, shared_input
-from peftselect.hyperparameter import Hyperparameter
+from peftselect.hyperparameter import Hyperparameter, learning_rate_setting
 from peftselect.method import ALL_HEADS, MemoryTraits, Structure
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 Side = Literal["in", "out", "both"]
 FLOAT32 = 4
-#: models up to this width take a method's rate for narrow ones
-NARROW = 1024
 #: settings of a method that its configuration does not take
 _OURS = frozenset({"target_modules", "learning_rate"})
 
@@ -99,11 +97,10 @@ class UpdateMethod(LinearMethod):
 
     def hyperparameters(self, shape: ModelShape) -> Sequence[Hyperparameter]:
         """The tuner's, the targets and the rate."""
-        rate = self.narrow_rate if self.narrow_rate and shape.hidden_size <= NARROW else self.rate
         return (
             *self.settings(shape),
             self.target_setting(shape),
-            Hyperparameter("learning_rate", rate, "float", "peak learning rate", 1e-6, 1.0, log=True),
+            learning_rate_setting(shape.hidden_size, self.rate, self.narrow_rate),
         )
 
     def divisor(self, shape: ModelShape, wanted: int, side: Side) -> int:
