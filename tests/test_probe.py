@@ -15,6 +15,7 @@ import peftselect
 from peftselect import api
 from peftselect.cli import main
 from peftselect.errors import InputError, UnsupportedError
+from peftselect.training import probe
 from peftselect.training.halving import Tried, alive, each, parse_budget, survivors
 from peftselect.training.interrupts import Interrupted
 from peftselect.training.start import start
@@ -60,12 +61,38 @@ def test_the_better_half_goes_on_and_the_recommended_one_where_they_are_equal() 
     assert survivors([Tried(0, 9, None, 0.0, "oom"), Tried(1, 9, None, 0.0, "diverged")], True) == []
 
 
+@pytest.fixture
+def short_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four steps say enough, as they do not on real data: what is tested of a round is not how long it is."""
+    monkeypatch.setattr(probe, "LEAST_STEPS", 4)
+
+
+@pytest.mark.parametrize(
+    ("budget", "rounds"),
+    [
+        ("288steps", [(6, 16), (3, 32), (2, 48)]), ("144steps", [(4, 18), (2, 36)]), ("96steps", [(3, 16), (2, 24)]),
+        ("36steps", [(2, 18)]), ("10steps", [(2, 5)]),
+    ],
+)  # fmt: skip
+def test_fewer_candidates_rather_than_rounds_that_say_nothing(
+    budget: str, rounds: list[tuple[int, int]], tiny_models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    planned = peftselect.plan_run(**open_order(tmp_path, tiny_models("bert"), budget)).probe
+    assert planned is not None and list(planned.planned_steps()) == rounds
+    # rates go before methods
+    rates = {arm.candidate.set_by.get("learning_rate") == "the probe" for arm in planned.arms}
+    assert rates == ({False, True} if len(planned.arms) > 3 else {False})
+    methods = {arm.method for arm in planned.arms}
+    assert len(methods) == {6: 3, 4: 2, 3: 3, 2: 2}[len(planned.arms)]
+
+
 def open_order(folder: Path, model: Path, probe: str, **more: Any) -> dict[str, Any]:
     """An order without a method: the recommendation's best ones compete."""
     order = arguments(folder, "classification", model, "any", probe=probe, settings={"num_train_epochs": 4}, **more)
     return {name: value for name, value in order.items() if name != "method"}
 
 
+@pytest.mark.usefixtures("short_rounds")
 def test_what_is_planned(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
     order = open_order(tmp_path, tiny_models("bert"), "72steps")
     plan = peftselect.plan_run(**order)
@@ -91,6 +118,7 @@ def test_what_is_planned(tiny_models: Callable[[str], Path], tmp_path: Path) -> 
     assert in_time is not None and len(in_time.arms) == 4
 
 
+@pytest.mark.usefixtures("short_rounds")
 @pytest.mark.parametrize(
     ("more", "kind", "said"),
     [
@@ -106,6 +134,7 @@ def test_what_cannot_be_probed(
         peftselect.plan_run(**{**open_order(tmp_path, tiny_models("bert"), "40steps"), **more})
 
 
+@pytest.mark.usefixtures("short_rounds")
 def test_the_winner_ends_as_a_run_that_was_given_it_by_hand(
     tiny_models: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +182,7 @@ class AtStage:
             self.act()
 
 
+@pytest.mark.usefixtures("short_rounds")
 def test_an_interrupted_probe_goes_on(
     tiny_models: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +208,7 @@ def test_an_interrupted_probe_goes_on(
     assert rounds[0] == rounds[1]
 
 
+@pytest.mark.usefixtures("short_rounds")
 def test_a_run_that_is_interrupted_after_its_probe_keeps_it(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
     order = open_order(tmp_path, tiny_models("bert"), "32steps")
     whole = peftselect.run(**{**order, "output": tmp_path / "whole"})
@@ -190,6 +221,7 @@ def test_a_run_that_is_interrupted_after_its_probe_keeps_it(tiny_models: Callabl
     assert result.record.measured["probe"]["winner"] == whole.record.measured["probe"]["winner"]
 
 
+@pytest.mark.usefixtures("short_rounds")
 def test_a_probe_in_time_and_on_the_command_line(
     tiny_models: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +246,7 @@ def test_a_probe_in_time_and_on_the_command_line(
     assert planned["rounds_planned"] == [[3, 6], [2, 10]] and len(planned["candidates"]) == 3
 
 
+@pytest.mark.usefixtures("short_rounds")
 def test_a_candidate_that_diverges_is_out(tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
     plan = peftselect.plan_run(**open_order(tmp_path, tiny_models("bert"), "32steps"))
     assert plan.probe is not None

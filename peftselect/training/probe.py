@@ -17,18 +17,20 @@ from peftselect.training.halving import Budget, Outcome, alive, each, outcome_of
 from peftselect.training.stage_plan import check_stages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from peftselect.selector import RankedCandidate
     from peftselect.training.plan import RunPlan
 
 #: times the proposed learning rate that are tried, where methods compete and where one is given
 RATES, RATES_ALONE = (1.0, 3.0), (1.0, 3.0, 1 / 3)
-#: the most methods that compete; fewer where a candidate's part of the first round would be too short to tell
+#: the most methods that compete
 MOST_METHODS = 3
 #: methods whose structures differ in less than this many traits are siblings: the first speaks for both
 FEWEST_DIFFERENCES = 3
-LEAST_STEPS, LEAST_SECONDS = 4, 30.0
+#: a candidate's least part of the first round: in fewer steps chance decides (benchmarks/README.md), so a smaller budget
+#: has fewer candidates
+LEAST_STEPS, LEAST_SECONDS = 16, 30.0
 
 
 @dataclass(frozen=True)
@@ -84,17 +86,26 @@ def plan_probe(plan: RunPlan, text: str) -> Probe:
             "--probe does not go with --before: each candidate would change the base anew",
             "probe without it, then give --method and --set learning_rate",
         )
-    ranked = _different(plan)
     arms: list[RankedCandidate] = []
-    for methods in range(len(ranked), 0, -1):
-        arms = [arm for item in ranked[:methods] for arm in _at_rates(plan, item, alone=methods == 1)]
+    for arms in _fields(plan):
         if _is_enough(budget, len(arms)):
             break
-    while len(arms) > 2 and not _is_enough(budget, len(arms)):
-        arms.pop()
     if len(arms) < 2:
         raise InputError("--probe has nothing to choose from", "leave out --method or --set learning_rate")
     return Probe(budget, tuple(arms))
+
+
+def _fields(plan: RunPlan) -> Iterator[list[RankedCandidate]]:
+    """Who may compete, the largest field first: methods at several rates, then methods as they are proposed."""
+    ranked = _different(plan)
+    if len(ranked) == 1:
+        arms = list(_at_rates(plan, ranked[0], RATES_ALONE))
+        yield arms
+        yield arms[:2]
+        return
+    for rates in (RATES, RATES[:1]):
+        for methods in range(len(ranked), 1, -1):
+            yield [arm for item in ranked[:methods] for arm in _at_rates(plan, item, rates)]
 
 
 def _different(plan: RunPlan) -> list[RankedCandidate]:
@@ -120,13 +131,13 @@ def _is_enough(budget: Budget, number: int) -> bool:
     return (budget.seconds or 0.0) / rounds / number >= LEAST_SECONDS
 
 
-def _at_rates(plan: RunPlan, item: RankedCandidate, *, alone: bool) -> Iterator[RankedCandidate]:
+def _at_rates(plan: RunPlan, item: RankedCandidate, rates: Sequence[float]) -> Iterator[RankedCandidate]:
     candidate, problem = item.candidate, under(plan.problem, item.candidate.method)
     shape = problem.shape
     rate = candidate.recipe.learning_rate
     setting = next(one for one in candidate.method.hyperparameters(shape) if one.name == "learning_rate")
     fixed = candidate.set_by.get("learning_rate") == "you"
-    for times in (1.0,) if fixed else RATES_ALONE if alone else RATES:
+    for times in (1.0,) if fixed else rates:
         if times == 1.0:
             yield item
             continue
