@@ -28,8 +28,8 @@ RATES, RATES_ALONE = (1.0, 3.0), (1.0, 3.0, 1 / 3)
 MOST_METHODS = 3
 #: methods whose structures differ in less than this many traits are siblings: the first speaks for both
 FEWEST_DIFFERENCES = 3
-#: a candidate's least part of the first round: in fewer steps chance decides (benchmarks/README.md), so a smaller budget
-#: has fewer candidates
+#: a candidate's least part of the first round; in fewer steps chance decides (benchmarks/README.md), and a smaller
+#: budget has fewer candidates
 LEAST_STEPS, LEAST_SECONDS = 16, 30.0
 
 
