@@ -114,10 +114,11 @@ def workplaces(tmp_path_factory: pytest.TempPathFactory):
 def environment(folder: Path) -> dict[str, str]:
     """This checkout's ``peftselect`` and ``python`` first on the path, no hub, a home of its own."""
     scripts = folder / ".bin"
-    scripts.mkdir(exist_ok=True)
-    for name, rest in (("peftselect", " -m peftselect"), ("python", "")):
-        (scripts / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{rest} "$@"\n')
-        (scripts / name).chmod(0o755)
+    if not scripts.is_dir():  # never written twice: a command in the background may be about to start from it
+        scripts.mkdir()
+        for name, rest in (("peftselect", " -m peftselect"), ("python", "")):
+            (scripts / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{rest} "$@"\n')
+            (scripts / name).chmod(0o755)
     own = {"PATH": f"{scripts}:{os.environ['PATH']}", "PEFTSELECT_HOME": str(folder / ".home"), "COLUMNS": "100"}
     return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), **own}
 
