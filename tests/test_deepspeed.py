@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 import peftselect
+from peftselect import api
 from peftselect.errors import PeftSelectError, UnsupportedError
 from peftselect.training import ranks
 from tests.test_processes import (
@@ -220,3 +221,17 @@ def test_weights_that_zero_has_not_gathered_are_explained() -> None:
         Zero().explain(RuntimeError(said), cast(Candidate, meft))
     assert error.value.hint == "write zero_stage: 2, or choose --method lora"
     Zero().explain(RuntimeError("the file is gone"), cast(Candidate, meft))
+
+
+@pytest.mark.slow
+@installed
+def test_what_programs_read_is_ours_alone_where_it_is_installed(
+    peftselect: Any, tiny_models: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = arguments(tmp_path, "classification", tiny_models("bert"), "lora", settings={"num_train_epochs": 1})
+    run = api.run(**order).output
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)  # that run has said that there is no card
+    done = peftselect("merge", run, "--output", tmp_path / "merged")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("The merged model lies in ")
+    assert "accelerator" not in done.stdout + done.stderr

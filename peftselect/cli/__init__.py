@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from peftselect.errors import PeftSelectError
-from peftselect.training.progress import hush
+from peftselect.training.progress import hush_for_good
 
 _NOT_COMMANDS = {"console", "options"}
 
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; the one place where errors become text and exit codes."""
     words = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in words
-    hush()
+    hush_for_good()
     try:
         outcome = cli.main(args=words, prog_name="peftselect", standalone_mode=False)
     except PeftSelectError as error:

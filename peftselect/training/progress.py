@@ -40,6 +40,17 @@ def hush() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def hush_for_good() -> None:
+    """The same for a whole process of ours, whatever is imported. accelerate imports DeepSpeed wherever it is
+    installed, which sets its logger's level anew and warns on standard output, where programs read our answers."""
+    hush()
+    logging.getLogger("DeepSpeed").addFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the libraries' notices and bars off the terminal; errors still show."""
