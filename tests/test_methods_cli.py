@@ -84,6 +84,13 @@ def test_each_says_where_its_rate_comes_from(name: str) -> None:
     assert re.search(r"\b(19|20)\d\d\b|the authors|PEFT project|LoRA's|full fine-tuning|prompt tuning's|\bours\b", text)
 
 
+@pytest.mark.parametrize("method", ["upl_dynamic", "upl_fixed", "idpt"])
+@pytest.mark.parametrize(("model", "rate"), [("roberta-base", 1e-2), ("roberta-large", 1e-2), ("flan-t5-xl", 1e-3)])
+def test_generated_prefixes_take_a_rate_by_width(peftselect, method: str, model: str, rate: float) -> None:
+    document = json.loads(peftselect("methods", method, "--model", model, "--json").stdout)
+    assert {item["name"]: item["default"] for item in document["hyperparameters"]}["learning_rate"] == rate
+
+
 def test_the_card_says_it_too(peftselect) -> None:
     card = " ".join(peftselect("methods", "hypertuning").stdout.split())
     assert "learning_rate: ours: the paper trains another network, on many tasks." in card

@@ -87,7 +87,7 @@ def plan_probe(plan: RunPlan, text: str) -> Probe:
             "probe without it, then give --method and --set learning_rate",
         )
     arms: list[RankedCandidate] = []
-    for arms in _fields(plan):
+    for arms in _fields(plan):  # the smallest stays where the budget is too small for any
         if _is_enough(budget, len(arms)):
             break
     if len(arms) < 2:
